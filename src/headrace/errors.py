@@ -1,0 +1,137 @@
+"""Every error that Headrace raises on purpose, as one tree.
+
+The branches follow what the caller can do about it::
+
+    HeadraceError
+    ├── CallError            fix the call (also a ValueError or TypeError)
+    │   ├── OptionError          an option or argument has a value outside its bounds   (ValueError)
+    │   ├── ArgumentError        the arguments do not fit the task's signature           (TypeError)
+    │   ├── EncodingError        a value cannot be written as a record                   (TypeError)
+    │   ├── RecordTooLarge       a record passes the size limit                          (ValueError)
+    │   └── UsageError           a method was called in the wrong place or order         (RuntimeError)
+    ├── SettingError         fix a setting                                            (ValueError)
+    ├── WaitError            wait, or make room
+    │   ├── PoolTimeout          no connection came free in time                         (TimeoutError)
+    │   ├── PoolClosed           the pool closed before or during the call
+    │   └── ResultTimeout        the job did not finish in time                          (TimeoutError)
+    ├── ServerError          look at the server
+    │   ├── ConnectionLost       the connection broke or could not be opened             (ConnectionError)
+    │   ├── CommandRefused       the server answered a command with an error
+    │   ├── ServerTooOld         the server lacks what Headrace needs
+    │   └── ServerStartFailed    the default server could not be started
+    └── JobError             look at the job
+        ├── JobFailed            the job is dead; the error carries what its attempts raised
+        ├── JobCancelled         the job was cancelled before it completed
+        ├── JobNotFound          no such job, or its outcome was not kept
+        ├── JobTimeout           the attempt ran past the task's timeout               (TimeoutError)
+        ├── LeaseLost            the worker's hold on the job ran out; nothing was recorded
+        ├── UnknownTask          the job names a task that this process has not registered
+        ├── RecordCorrupt        the bytes of a record cannot be read
+        └── RecordTooNew         a record was written by a newer Headrace
+"""
+
+from __future__ import annotations
+
+
+class HeadraceError(Exception):
+    """Root of every error that Headrace raises on purpose."""
+
+
+class CallError(HeadraceError):
+    """Report a call that has to be written differently."""
+
+
+class OptionError(CallError, ValueError):
+    """Report an option or argument whose value lies outside its bounds."""
+
+
+class ArgumentError(CallError, TypeError):
+    """Report arguments that do not fit the signature of a task."""
+
+
+class EncodingError(CallError, TypeError):
+    """Report a value that cannot be written as a record."""
+
+
+class RecordTooLarge(CallError, ValueError):
+    """Report a record that passes the size limit."""
+
+
+class UsageError(CallError, RuntimeError):
+    """Report a method called in the wrong place or order."""
+
+
+class SettingError(HeadraceError, ValueError):
+    """Report a setting with a malformed or forbidden value."""
+
+
+class WaitError(HeadraceError):
+    """Report a wait that did not end in time or cannot end any more."""
+
+
+class PoolTimeout(WaitError, TimeoutError):
+    """Report that no connection came free in time."""
+
+
+class PoolClosed(WaitError):
+    """Report that the pool closed before or during the call."""
+
+
+class ResultTimeout(WaitError, TimeoutError):
+    """Report that a job did not finish within the wait for its result."""
+
+
+class ServerError(HeadraceError):
+    """Report a fault of the server or on the way to it."""
+
+
+class ConnectionLost(ServerError, ConnectionError):
+    """Report a connection that broke or could not be opened."""
+
+
+class CommandRefused(ServerError):
+    """Report a command that the server answered with an error."""
+
+
+class ServerTooOld(ServerError):
+    """Report a server whose version lacks what Headrace needs."""
+
+
+class ServerStartFailed(ServerError):
+    """Report that the default server could not be started."""
+
+
+class JobError(HeadraceError):
+    """Report the state of one job."""
+
+
+class JobFailed(JobError):
+    """Report a dead job, with what its attempts raised."""
+
+
+class JobCancelled(JobError):
+    """Report a job that was cancelled before it completed."""
+
+
+class JobNotFound(JobError):
+    """Report a job that does not exist, or whose outcome was not kept."""
+
+
+class JobTimeout(JobError, TimeoutError):
+    """Report an attempt that ran past the timeout of its task."""
+
+
+class LeaseLost(JobError):
+    """Report that a worker's hold on a job ran out, so that nothing was recorded."""
+
+
+class UnknownTask(JobError):
+    """Report a job whose task this process has not registered."""
+
+
+class RecordCorrupt(JobError):
+    """Report a record whose bytes cannot be read."""
+
+
+class RecordTooNew(JobError):
+    """Report a record that was written by a newer Headrace."""
