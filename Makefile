@@ -1,0 +1,59 @@
+# Headrace: each command first sets up what it needs, given Python 3.11 or newer with pip, and git.
+#
+#   make demo      run the demonstration
+#   make test      run the checks, then all tests; ARGS="-k pool" passes options to pytest
+#   make check     linter, format, types and layers only
+#   make fix       let the linter and the formatter mend what they can
+#   make bench     run the benchmarks
+#   make lock      renew requirements-dev.lock
+#   make clean     remove what these commands made
+
+.POSIX:
+.SUFFIXES:
+.PHONY: help demo test check fix bench lock setup clean
+
+VENV = .venv
+BIN = $(VENV)/bin
+LOCK = requirements-dev.lock
+READY = $(VENV)/.headrace-ready
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: $(READY)
+	@$(BIN)/headrace demo $(ARGS)
+
+test: check
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --quiet --check
+	@$(BIN)/mypy --no-error-summary
+	@out=$$($(BIN)/lint-imports --no-logo 2>&1) || { printf '%s\n' "$$out"; exit 1; }
+	@echo "headrace: lint, format, types and layers passed"
+
+fix: $(READY)
+	@$(BIN)/ruff check --fix --quiet
+	@$(BIN)/ruff format --quiet
+
+bench: $(READY)
+	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+# uv resolves for every platform and Python version at once; it is fetched into its own environment for this command only.
+lock: $(READY)
+	@$(BIN)/python -m venv $(VENV)/lock
+	@$(VENV)/lock/bin/python -m pip --quiet --disable-pip-version-check install uv
+	@$(VENV)/lock/bin/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
+		--upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet -o $(LOCK)
+	@echo "headrace: $(LOCK) renewed"
+
+setup: $(READY)
+
+$(READY): $(LOCK) pyproject.toml .ci/setup
+	@PYTHON="$(PYTHON)" sh .ci/setup $(VENV) $(LOCK)
+	@touch $(READY)
+
+clean:
+	rm -rf $(VENV) build dist .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
