@@ -62,7 +62,23 @@ class UsageError(CallError, RuntimeError):
 
 
 class SettingError(HeadraceError, ValueError):
-    """Report a setting with a malformed or forbidden value."""
+    """Report a setting with a malformed or forbidden value.
+
+    Attributes:
+        variable: Name of the environment variable, or of the field for an argument; empty when no single one is wrong.
+        value: The value as it was given, shortened, with passwords masked.
+        expected: What is allowed.
+        source: Where the value came from: `argument`, `environment`, `.env` or `default`.
+    """
+
+    def __init__(
+        self, message: str, *, variable: str = "", value: str = "", expected: str = "", source: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.variable = variable
+        self.value = value
+        self.expected = expected
+        self.source = source
 
 
 class WaitError(HeadraceError):
