@@ -1,0 +1,82 @@
+"""Every Redis key that Headrace uses, and the hash tag, in one place.
+
+All keys of a queue carry the same hash tag `{queue}`, so that they live in one slot of a cluster and one script can
+change them together. `p` stands for the prefix (setting HEADRACE_PREFIX), `q` for the queue::
+
+    p:{q}:jobs       hash   id -> record; every job that is not completed
+    p:{q}:wait:1-20  list   ids of waiting jobs, one list a priority, first in first out
+    p:{q}:levels     zset   the priorities whose list may hold jobs (score = priority)
+    p:{q}:ghosts     set    ids still in a list but cancelled or cleared; skipped when they come up
+    p:{q}:delayed    zset   id -> due time, ms
+    p:{q}:held       hash   id -> hold: "fence+worker" (started) or "fence-worker" (reserved, not started)
+    p:{q}:leases     zset   worker -> deadline of its lease, ms; only workers that hold jobs
+    p:{q}:state      hash   id -> "attempts stalls deferrals"; only jobs where one of them is not 0
+    p:{q}:errors     hash   id -> msgpack list of what each failed attempt raised, bounded
+    p:{q}:progress   hash   id -> msgpack [percent, text]; only jobs that reported any
+    p:{q}:dead       zset   id -> time of death, ms; bounded by count and age
+    p:{q}:cancelled  zset   id -> time of cancellation, ms; bounded by count
+    p:{q}:outcomes   hash   id -> msgpack outcome of a completed job, while its result is kept
+    p:{q}:kept       zset   id -> time its outcome expires, ms; bounded by count
+    p:{q}:waiters    hash   id -> inbox channels, separated by spaces, that wait for the result
+    p:{q}:uniques    hash   unique key -> id of the job that holds it
+    p:{q}:cancels    set    ids of active jobs whose cancellation was asked for
+    p:{q}:meta       hash   fence (counter), paused, totals, and the counts of the last 60 minutes
+    p:{q}:wake       list   at most one token; an idle worker blocks on it
+    p:{q}:log:ID     list   log lines of one job, bounded, expiring
+    p:queues         set    names of the queues that were ever used
+    p:workers        hash   worker -> msgpack facts (host, pid, queues, started, seen); bounded by removal of the gone
+
+Channels (pub/sub): `p:{q}:control` tells workers of a queue to cancel a job, pause or resume; `p:inbox:APP` carries
+outcomes to an app that waits for them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Priorities are whole numbers from 1 to 20, a list each.
+LOWEST_PRIORITY, HIGHEST_PRIORITY = 1, 20
+
+
+@dataclass(frozen=True, slots=True)
+class QueueKeys:
+    """The keys of one queue."""
+
+    prefix: str
+    queue: str
+
+    def _key(self, part: str) -> str:
+        return f"{self.prefix}:{{{self.queue}}}:{part}"
+
+    def __getitem__(self, name: str) -> str:
+        """Return the key with this name, as the scripts' headers spell it."""
+        return self._key("wait:" + name[4:] if name.startswith("wait") else name)
+
+    @property
+    def wake(self) -> str:
+        """The list that idle workers block on."""
+        return self._key("wake")
+
+    @property
+    def control(self) -> str:
+        """The channel that tells workers of this queue what changed."""
+        return self._key("control")
+
+    def log(self, job_id: str) -> str:
+        """The list of log lines of one job."""
+        return self._key(f"log:{job_id}")
+
+
+def queues_key(prefix: str) -> str:
+    """Return the key of the set of queue names."""
+    return f"{prefix}:queues"
+
+
+def workers_key(prefix: str) -> str:
+    """Return the key of the registry of workers."""
+    return f"{prefix}:workers"
+
+
+def inbox_channel(prefix: str, app_id: str) -> str:
+    """Return the channel that carries outcomes to one app."""
+    return f"{prefix}:inbox:{app_id}"

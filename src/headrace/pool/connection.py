@@ -1,0 +1,240 @@
+"""One connection to the server: commands go out in order, replies come back in order.
+
+The connection is multiplexed: any number of callers may have commands under way at once, and each gets its own
+replies, since the server answers in order. Only blocking commands and subscriptions need a connection of their own.
+It knows nothing of jobs. Bytes are packed and parsed by hiredis; the loop's transport carries them.
+
+Measured: benchmarks/floor.py prints what this connection and redis-py's carry on the same server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from typing import TYPE_CHECKING, Any, cast
+
+import hiredis
+
+from headrace.errors import CommandRefused, ConnectionLost, PoolClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from headrace.pool.address import Address
+
+#: Upper bound of replies that may be outstanding on one connection; more is a fault of the caller, not a load.
+MAX_OUTSTANDING = 100_000
+
+
+class ServerReplyError(Exception):
+    """Carry an error reply inside a list of replies; `code` is its first word, such as NOSCRIPT."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+        self.code = text.split(" ", 1)[0]
+
+
+class _Flight:
+    """One batch of commands under way: how many replies are missing, and who wants them."""
+
+    __slots__ = ("count", "handler", "replies")
+
+    def __init__(self, count: int, handler: Callable[[list[Any] | Exception], None]) -> None:
+        self.count = count
+        self.handler = handler
+        self.replies: list[Any] = []
+
+
+class Connection(asyncio.Protocol):
+    """Carry batches of commands to one server and hand each batch its replies.
+
+    Args:
+        address: Where the server is and how to log in.
+        name: Name shown by the server's CLIENT LIST.
+        on_push: Called with each push message (RESP3 subscriptions).
+        on_lost: Called once when an open connection breaks; not called by `close`.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        name: str,
+        on_push: Callable[[list[Any]], None] | None = None,
+        on_lost: Callable[[Exception], None] | None = None,
+    ) -> None:
+        self.address = address
+        self.name = name
+        self._on_push = on_push
+        self._on_lost = on_lost
+        self._reader = hiredis.Reader(protocolError=ConnectionLost, replyError=ServerReplyError)
+        self._flights: deque[_Flight] = deque()
+        self._outstanding = 0
+        self._transport: asyncio.Transport | None = None
+        self._closed: asyncio.Future[None] | None = None
+        self._closing = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether commands can be sent."""
+        return self._transport is not None
+
+    @property
+    def outstanding(self) -> int:
+        """How many replies are still to come."""
+        return self._outstanding
+
+    async def open(self, *, timeout: float) -> None:
+        """Connect, log in and name the connection.
+
+        Args:
+            timeout: Longest time for all of it in seconds, 0 < timeout <= 600.
+
+        Raises:
+            ConnectionLost: The server could not be reached in time, or refused the login.
+        """
+        address = self.address
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(timeout):
+                if address.path is not None:
+                    await loop.create_unix_connection(lambda: self, address.path)
+                else:
+                    await loop.create_connection(lambda: self, address.host, address.port, ssl=address.ssl_context())
+                replies = await self.execute_all(address.handshake(self.name))
+        except (OSError, TimeoutError) as error:
+            self.abort()
+            text = f"{address} could not be reached within {timeout:g} s: {error or type(error).__name__}. "
+            raise ConnectionLost(text + "Check that the server runs and that REDIS_URL names it.") from error
+        except BaseException:
+            self.abort()
+            raise
+        refused = next((reply for reply in replies if isinstance(reply, ServerReplyError)), None)
+        if refused is not None:
+            self.abort()
+            text = f"{address} refused the connection: {refused.text}. Check the user and password in REDIS_URL."
+            raise ConnectionLost(text) from refused
+
+    def send(self, payload: bytes, count: int, handler: Callable[[list[Any] | Exception], None]) -> None:
+        """Send packed commands; call `handler` with the list of replies, or with the error that ended them.
+
+        Args:
+            payload: Commands as packed by `hiredis.pack_command`, one after another.
+            count: How many commands the payload holds, at least 1.
+            handler: Called exactly once, from the loop. Error replies stand in the list as `ServerReplyError`.
+
+        Raises:
+            ConnectionLost: The connection is not open; the handler is not called.
+        """
+        transport = self._transport
+        if transport is None:
+            text = f"The connection '{self.name}' to {self.address} is not open. Wait for it to be opened again."
+            raise ConnectionLost(text)
+        if self._outstanding + count > MAX_OUTSTANDING:
+            text = f"The connection '{self.name}' has {self._outstanding} replies outstanding, of {MAX_OUTSTANDING}."
+            raise CommandRefused(text + " Send fewer commands at once.")
+        self._outstanding += count
+        self._flights.append(_Flight(count, handler))
+        transport.write(payload)
+
+    async def execute_all(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Send commands in one batch and return their replies; error replies stand in the list.
+
+        Raises:
+            ConnectionLost: The connection broke before all replies were there.
+
+        Cancelling the call drops the replies when they come; the commands may still take effect.
+        """
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        payload = b"".join([hiredis.pack_command(tuple(command)) for command in commands])
+
+        def settle(replies: list[Any] | Exception) -> None:
+            if future.done():
+                return
+            if isinstance(replies, Exception):
+                future.set_exception(replies)
+            else:
+                future.set_result(replies)
+
+        self.send(payload, len(commands), settle)
+        return await future
+
+    async def execute(self, *command: Any) -> Any:
+        """Send one command and return its reply.
+
+        Raises:
+            ConnectionLost: The connection broke before the reply was there.
+            CommandRefused: The server answered with an error.
+        """
+        (reply,) = await self.execute_all((command,))
+        if isinstance(reply, ServerReplyError):
+            text = f"{self.address} refused {command[0]}: {reply.text}."
+            raise CommandRefused(text) from reply
+        return reply
+
+    def abort(self) -> None:
+        """Drop the connection at once; commands under way end with `PoolClosed`."""
+        self._closing = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def close(self) -> None:
+        """Close the connection and wait until the loop has let go of it."""
+        self._closing = True
+        if self._transport is not None:
+            self._transport.close()
+        if self._closed is not None:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self._closed), timeout=5.0)
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport from the loop."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._closed = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came in and hand complete batches to their handlers."""
+        reader = self._reader
+        flights = self._flights
+        try:
+            reader.feed(data)
+            reply = reader.gets()
+            while reply is not False:
+                if type(reply) is hiredis.PushNotification:
+                    if self._on_push is not None:
+                        self._on_push(reply)
+                elif flights:
+                    flight = flights[0]
+                    flight.replies.append(reply)
+                    self._outstanding -= 1
+                    if len(flight.replies) == flight.count:
+                        flights.popleft()
+                        flight.handler(flight.replies)
+                reply = reader.gets()
+        except ConnectionLost as error:
+            self._fail(error)
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End all batches under way and tell the owner."""
+        self._transport = None
+        error: Exception
+        if self._closing:
+            error = PoolClosed(f"The connection '{self.name}' to {self.address} was closed during the call.")
+        else:
+            reason = str(exc) if exc is not None else "the server closed it"
+            error = ConnectionLost(f"The connection '{self.name}' to {self.address} broke: {reason}. It is opened again.")
+        self._fail(error)
+        if self._closed is not None and not self._closed.done():
+            self._closed.set_result(None)
+        if not self._closing and self._on_lost is not None:
+            self._on_lost(error)
+
+    def _fail(self, error: Exception) -> None:
+        flights, self._flights, self._outstanding = self._flights, deque(), 0
+        for flight in flights:
+            flight.handler(error)

@@ -1,0 +1,95 @@
+-- reserve: lease waiting jobs to a worker, highest priority first, first in first out within a priority.
+-- KEYS  jobs      hash  id -> record
+--       wait[20]  list  ids by priority
+--       levels    zset  priorities in use
+--       ghosts    set   ids in a list that were cancelled
+--       delayed   zset  id -> due score
+--       held      hash  id -> hold
+--       leases    zset  worker -> deadline, ms
+--       state     hash  id -> "attempts stalls deferrals"
+--       errors    hash  id -> what failed attempts raised
+--       meta      hash  fence, paused, totals
+--       wake      list  token for an idle worker
+-- ARGV  worker    text
+--       lease_ms  int   1000..600000
+--       start     int   0..10000, jobs that are started at once
+--       prefetch  int   0..10000, further jobs that are held without being started
+-- USES  now wake place promote
+-- Returns    {status, now, next event ms or 0, 1 when jobs remain, ids, records, {hold, count ...}, {index, state, errors ...}}
+--            status: 0 done, 1 paused, -1 the worker's lease had run out
+-- Invariant  a job is in one list or held by one worker, never both; the fence only grows
+-- Bound      O(start + prefetch + jobs due, at most 1000)
+local now = now_ms()
+if redis.call('HEXISTS', meta, 'paused') == 1 then return {1, now, 0, 0, {}, {}, {}, {}} end
+local mine = redis.call('ZSCORE', leases, worker)
+if mine and tonumber(mine) < now then return {-1, now, 0, 0, {}, {}, {}, {}} end
+local head = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+if head[2] and tonumber(head[2]) <= now * 32 + 31 then
+  promote_due(now, delayed, wait, levels)
+  head = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+end
+local starting = tonumber(start)
+local wanted = starting + tonumber(prefetch)
+local ids, holds, runs, remain = {}, {}, {}, 0
+local ranks = redis.call('ZREVRANGE', levels, 0, -1)
+local fence = #ranks > 0 and wanted > 0 and redis.call('HINCRBY', meta, 'fence', 1)
+local haunted = #ranks > 0 and redis.call('SCARD', ghosts) > 0
+for _, level in ipairs(ranks) do
+  local list = KEYS[wait + level]
+  local missing = wanted - #ids
+  if missing == 0 then remain = 1; break end
+  local popped = redis.call('LPOP', list, missing) or {}
+  if #popped < missing then
+    redis.call('ZREM', levels, level)
+  elseif redis.call('LLEN', list) == 0 then
+    redis.call('ZREM', levels, level)
+  else
+    remain = 1
+  end
+  if haunted and #popped > 0 then
+    local marks = redis.call('SMISMEMBER', ghosts, unpack(popped))
+    local live, dead = {}, {}
+    for i = 1, #popped do
+      if marks[i] == 1 then dead[#dead + 1] = popped[i] else live[#live + 1] = popped[i] end
+    end
+    if #dead > 0 then redis.call('SREM', ghosts, unpack(dead)) end
+    popped = live
+  end
+  local at = #ids
+  local eager = math.max(0, math.min(#popped, starting - at))
+  local started = fence .. '+' .. level .. '+' .. worker
+  local waiting = fence .. '-' .. level .. '-' .. worker
+  for i = 1, #popped do
+    ids[at + i] = popped[i]
+    holds[2 * (at + i) - 1] = popped[i]
+    holds[2 * (at + i)] = i <= eager and started or waiting
+  end
+  if eager > 0 then runs[#runs + 1] = started; runs[#runs + 1] = eager end
+  if #popped > eager then runs[#runs + 1] = waiting; runs[#runs + 1] = #popped - eager end
+end
+local records, known = {}, {}
+if #ids > 0 then
+  for i = 1, #holds, 4000 do redis.call('HSET', held, unpack(holds, i, math.min(i + 3999, #holds))) end
+  redis.call('ZADD', leases, now + lease_ms, worker)
+  if #ids <= 4000 then
+    records = redis.call('HMGET', jobs, unpack(ids))
+  else
+    for i = 1, #ids do records[i] = redis.call('HGET', jobs, ids[i]) end
+  end
+  if redis.call('HLEN', state) > 0 then
+    for i = 1, #ids do
+      local known_state = redis.call('HGET', state, ids[i])
+      if known_state then
+        known[#known + 1] = i - 1
+        known[#known + 1] = known_state
+        known[#known + 1] = redis.call('HGET', errors, ids[i]) or ''
+      end
+    end
+  end
+end
+if remain == 1 then wake_one(wake) end
+local next_ms = head[2] and math.floor(tonumber(head[2]) / 32) or 0
+local first = redis.call('ZRANGE', leases, 0, 1, 'WITHSCORES')
+local deadline = first[1] == worker and first[4] or first[1] ~= worker and first[2]
+if deadline and (next_ms == 0 or tonumber(deadline) < next_ms) then next_ms = tonumber(deadline) end
+return {0, now, next_ms, remain, ids, records, runs, known}

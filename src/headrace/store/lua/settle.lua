@@ -1,0 +1,174 @@
+-- settle: record what became of jobs that a worker holds; each entry counts only under its own hold.
+-- KEYS  jobs       hash  id -> record
+--       wait[20]   list  ids by priority
+--       levels     zset  priorities in use
+--       delayed    zset  id -> due score
+--       held       hash  id -> hold
+--       leases     zset  worker -> deadline, ms
+--       state      hash  id -> "attempts stalls deferrals"
+--       errors     hash  id -> what failed attempts raised
+--       progress   hash  id -> last progress
+--       dead       zset  id -> time of death, ms
+--       cancelled  zset  id -> time of cancellation, ms
+--       outcomes   hash  id -> outcome of a completed job
+--       kept       zset  id -> expiry of its outcome, ms
+--       waiters    hash  id -> inboxes
+--       uniques    hash  unique key -> id
+--       cancels    set   ids of active jobs to cancel
+--       meta       hash  fence, paused, totals
+--       wake       list  token for an idle worker
+--       letter_jobs    hash  jobs of the dead-letter queue (this queue's own without one)
+--       letter_state   hash  its state
+--       letter_errors  hash  its errors
+--       letter_dead    zset  its dead
+-- ARGV  worker      text
+--       lease_ms    int   1000..600000
+--       idle        int   1 when the worker holds nothing of this queue after this call
+--       spent_ms    int   time that the settled attempts ran, together
+--       keep_count  int   outcomes, dead and cancelled jobs kept at most, each
+--       keep_ms     int   time that dead and cancelled jobs are kept
+--       plain       int   number of jobs completed without anything to keep: their id, hold come first in `entries`
+--       entries     rest  plain: id, hold. Then six an entry: verb, id, hold, number, text, extra
+--                         complete  ms to keep the outcome, outcome, unique key
+--                         retry     delay in ms, errors, state
+--                         dead      0, errors, state
+--                         cancel    0, '', ''
+--                         back      0, '', ''       to the front, no attempt burnt
+--                         defer     delay in ms, '', state
+--                         start     0, '', ''       the held job is being run now
+--                         follow    delay in ms, body, priority: a job that is enqueued only with the entry before it
+--                         free      0, '', unique key: released only with the entry before it
+-- USES  now wake place tell trim count
+-- Returns    {status, now, refused ids}; status -1: the lease had run out, nothing was recorded
+-- Invariant  an entry whose hold is not the current one changes nothing; a completed job leaves no trace but its outcome
+-- Bound      O(entries)
+local now = now_ms()
+local mine = redis.call('ZSCORE', leases, worker)
+if not mine or tonumber(mine) < now then return {-1, now, {}} end
+local refused, fresh_ids, fresh_levels = {}, {}, {}
+
+local many = tonumber(plain)
+local completed = 0
+if many > 0 then
+  local ids = {}
+  local last = entries + 2 * many - 1
+  for i = entries, last, 2 do ids[#ids + 1] = ARGV[i] end
+  local holds = redis.call('HMGET', held, unpack(ids))
+  local done = ids
+  for i = 1, many do
+    if holds[i] ~= ARGV[entries + 2 * i - 1] then
+      done = {}
+      for j = 1, many do
+        local target = holds[j] == ARGV[entries + 2 * j - 1] and done or refused
+        target[#target + 1] = ids[j]
+      end
+      break
+    end
+  end
+  if #done > 0 then
+    redis.call('HDEL', held, unpack(done))
+    redis.call('HDEL', jobs, unpack(done))
+    if redis.call('SCARD', cancels) > 0 then redis.call('SREM', cancels, unpack(done)) end
+    tell(waiters, done, 'completed')
+    completed = #done
+  end
+end
+
+local failed, retried, accepted = 0, 0, false
+local function forget(id)
+  redis.call('HDEL', state, id)
+  redis.call('HDEL', errors, id)
+  redis.call('HDEL', progress, id)
+end
+local function park(id, level, delay)
+  if delay > 0 then
+    redis.call('ZADD', delayed, (now + delay) * 32 + 20 - level, id)
+  else
+    place('RPUSH', wait, levels, level, {id})
+  end
+  wake_one(wake)
+end
+local verbs = {
+  complete = function(id, hold, number, text, extra)
+    redis.call('HDEL', jobs, id)
+    forget(id)
+    local keep = tonumber(number)
+    if keep > 0 then
+      redis.call('HSET', outcomes, id, text)
+      redis.call('ZADD', kept, now + keep, id)
+    end
+    tell(waiters, {id}, 'completed', {text})
+    completed = completed + 1
+  end,
+  retry = function(id, hold, number, text, extra)
+    redis.call('HSET', state, id, extra)
+    redis.call('HSET', errors, id, text)
+    if redis.call('SREM', cancels, id) == 1 then
+      redis.call('ZADD', cancelled, now, id)
+      tell(waiters, {id}, 'cancelled')
+    else
+      park(id, tonumber(string.match(hold, '^%d+.(%d+)')), tonumber(number))
+      retried = retried + 1
+    end
+  end,
+  dead = function(id, hold, number, text, extra)
+    if letter_jobs ~= jobs then
+      redis.call('HSET', letter_jobs, id, redis.call('HGET', jobs, id))
+      redis.call('HDEL', jobs, id)
+      forget(id)
+    end
+    redis.call('HSET', letter_state, id, extra)
+    redis.call('HSET', letter_errors, id, text)
+    redis.call('ZADD', letter_dead, now, id)
+    tell(waiters, {id}, 'failed')
+    failed = failed + 1
+  end,
+  cancel = function(id, hold, number, text, extra)
+    redis.call('ZADD', cancelled, now, id)
+    tell(waiters, {id}, 'cancelled')
+  end,
+  back = function(id, hold, number, text, extra)
+    place('LPUSH', wait, levels, tonumber(string.match(hold, '^%d+.(%d+)')), {id})
+    wake_one(wake)
+  end,
+  defer = function(id, hold, number, text, extra)
+    redis.call('HSET', state, id, extra)
+    park(id, tonumber(string.match(hold, '^%d+.(%d+)')), tonumber(number))
+  end,
+}
+for i = entries + 2 * many, #ARGV, 6 do
+  local verb, id, hold, number, text, extra = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
+  if verb == 'follow' then
+    if accepted and redis.call('HEXISTS', jobs, id) == 0 then
+      local level = tonumber(extra)
+      redis.call('HSET', jobs, id, struct.pack('>BBI6', 1, level, now) .. text)
+      park(id, level, tonumber(number))
+    end
+  elseif verb == 'free' then
+    if accepted and redis.call('HGET', uniques, extra) == id then redis.call('HDEL', uniques, extra) end
+  else
+    accepted = redis.call('HGET', held, id) == hold
+    if not accepted then
+      refused[#refused + 1] = id
+    elseif verb == 'start' then
+      redis.call('HSET', held, id, (string.gsub(hold, '%-', '+', 2)))
+    else
+      redis.call('HDEL', held, id)
+      if verb ~= 'retry' then redis.call('SREM', cancels, id) end
+      verbs[verb](id, hold, number, text, extra)
+    end
+  end
+end
+
+if completed + failed + retried > 0 then
+  count(meta, now, 'completed', completed)
+  count(meta, now, 'failed', failed)
+  count(meta, now, 'retried', retried)
+  count(meta, now, 'spent_ms', tonumber(spent_ms))
+end
+local limit, since = tonumber(keep_count), now - tonumber(keep_ms)
+if completed > 0 then trim(kept, limit, now, {outcomes}) end
+if failed > 0 then trim(letter_dead, limit, since, {letter_jobs, letter_state, letter_errors}) end
+trim(cancelled, limit, since, {jobs, state, errors})
+if idle == '1' then redis.call('ZREM', leases, worker) else redis.call('ZADD', leases, now + lease_ms, worker) end
+return {0, now, refused}
