@@ -4,7 +4,7 @@
 #   make test      run the checks, then all tests; ARGS="-k pool" passes options to pytest
 #   make check     linter, format, types and layers only
 #   make fix       let the linter and the formatter mend what they can
-#   make bench     run the benchmarks
+#   make bench     run every benchmark, or one: make bench NAME=record_codec
 #   make lock      renew requirements-dev.lock
 #   make clean     remove what these commands made
 
@@ -15,6 +15,7 @@
 VENV = .venv
 BIN = $(VENV)/bin
 LOCK = requirements-dev.lock
+NAME = *
 READY = $(VENV)/.headrace-ready
 
 help:
@@ -26,19 +27,24 @@ demo: $(READY)
 test: check
 	@$(BIN)/python -m pytest $(ARGS)
 
+# All four run, so that one go shows everything that is wrong; each is silent when it has nothing to say.
 check: $(READY)
-	@$(BIN)/ruff check --quiet
-	@$(BIN)/ruff format --quiet --check
-	@$(BIN)/mypy --no-error-summary
-	@out=$$($(BIN)/lint-imports --no-logo 2>&1) || { printf '%s\n' "$$out"; exit 1; }
-	@echo "headrace: lint, format, types and layers passed"
+	@status=0; \
+	$(BIN)/ruff check --quiet --output-format concise || status=1; \
+	$(BIN)/ruff format --check --quiet --output-format concise || status=1; \
+	$(BIN)/mypy --no-error-summary || status=1; \
+	layers=$$($(BIN)/lint-imports --no-logo 2>&1) || { printf '%s\n' "$$layers"; status=1; }; \
+	if [ $$status = 0 ]; then echo "headrace: lint, format, types and layers passed"; fi; \
+	exit $$status
 
 fix: $(READY)
 	@$(BIN)/ruff check --fix --quiet
 	@$(BIN)/ruff format --quiet
 
 bench: $(READY)
-	@$(BIN)/python benchmarks/run.py $(ARGS)
+	@for script in benchmarks/$(NAME).py; do \
+		if [ -f "$$script" ]; then $(BIN)/python "$$script" $(ARGS) || exit 1; else echo "headrace: there is no $$script"; fi; \
+	done
 
 # uv resolves for every platform and Python version at once; it is fetched into its own environment for this command only.
 lock: $(READY)
