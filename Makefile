@@ -4,13 +4,14 @@
 #   make test      run the checks, then all tests; ARGS="-k pool" passes options to pytest
 #   make check     linter, format, types and layers only
 #   make fix       let the linter and the formatter mend what they can
+#   make cover     run all tests and show which lines and branches they miss
 #   make bench     run every benchmark, or one: make bench NAME=record_codec
 #   make lock      renew requirements-dev.lock
 #   make clean     remove what these commands made
 
 .POSIX:
 .SUFFIXES:
-.PHONY: help demo test check fix bench lock setup clean
+.PHONY: help demo test check fix cover bench lock setup clean
 
 VENV = .venv
 BIN = $(VENV)/bin
@@ -41,9 +42,15 @@ fix: $(READY)
 	@$(BIN)/ruff check --fix --quiet
 	@$(BIN)/ruff format --quiet
 
+cover: $(READY)
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest --quiet $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
 bench: $(READY)
 	@for script in benchmarks/$(NAME).py; do \
-		if [ -f "$$script" ]; then $(BIN)/python "$$script" $(ARGS) || exit 1; else echo "headrace: there is no $$script"; fi; \
+		if [ -f "$$script" ]; then $(BIN)/python "$$script" $(ARGS) || exit 1; else echo "headrace: there is no $$script" >&2; exit 1; fi; \
 	done
 
 # uv resolves for every platform and Python version at once; it is fetched into its own environment for this command only.
@@ -61,5 +68,5 @@ $(READY): $(LOCK) pyproject.toml .ci/setup
 	@touch $(READY)
 
 clean:
-	rm -rf $(VENV) build dist .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache benchmarks/.envs
 	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
