@@ -163,7 +163,7 @@ def test_a_task_needs_a_running_loop() -> None:
     coro: Coroutine[object, object, int] = _give(1)
 
     with pytest.raises(UsageError, match="no event loop runs"):
-        census.create_task(coro, name="early", owner="test")
+        _ = census.create_task(coro, name="early", owner="test")
 
     assert census.is_empty()
 
