@@ -4,7 +4,6 @@
 --       levels     zset  priorities in use
 --       ghosts     set   ids in a list that were cancelled
 --       state      hash  id -> "attempts stalls deferrals"
---       dead       zset  id -> time of death, ms
 --       cancelled  zset  id -> time of cancellation, ms
 --       wake       list  token for an idle worker
 --       letter_jobs    hash  jobs of the dead-letter queue (this queue's own without one)

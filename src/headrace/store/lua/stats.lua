@@ -1,7 +1,6 @@
 -- stats: count the jobs of a queue by status and read its totals.
 -- KEYS  jobs       hash  id -> record
 --       wait[20]   list  ids by priority
---       levels     zset  priorities in use
 --       ghosts     set   ids in a list that were cancelled
 --       delayed    zset  id -> due score
 --       held       hash  id -> hold
