@@ -25,6 +25,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 
 LOG_LIMIT_BYTES = 512 * 1024
 """Size of the server's log; one older file of the same size is kept."""
@@ -89,10 +90,8 @@ class User:
 
     def tell(self, line: str) -> None:
         """Send one line; a user that has gone or does not read is found out by its connection."""
-        try:
+        with suppress(OSError):
             self.connection.send(line.encode() + b"\n")
-        except OSError:
-            return
 
 
 def start_child(command: list[str], output: int) -> int:
@@ -341,22 +340,20 @@ class Keeper:
 
 def remove(path: str) -> None:
     """Remove a file if it is there."""
-    try:
+    with suppress(OSError):
         os.unlink(path)  # noqa: PTH108 - as in Log.write
-    except OSError:
-        return
 
 
 def main(arguments: list[str]) -> None:
     """Run the keeper.
 
     Args:
-        arguments: Numbers of the inherited descriptors of the listener and of the first user (-1 for none), path of the
-            log, path of the control socket, path of the server's socket, path of the state file, number of restarts,
-            then the server's command. The lock is inherited too, as any other number.
+        arguments: Numbers of the inherited descriptors of the lock, the listener and the first user (-1 for none);
+            paths of the log, the listener's socket, the server's socket and the state file (empty for none); number of
+            restarts; then the server's command.
     """
-    listener_fd, user_fd = (int(text) for text in arguments[:2])
-    log_path, control_path, socket_path, state_path, restarts = arguments[2:7]
+    lock_fd, listener_fd, user_fd = (int(text) for text in arguments[:3])
+    log_path, control_path, socket_path, state_path, restarts = arguments[3:8]
     # Why: the parent exits at once, so that no user ever has the keeper as a child to wait for.
     if os.fork():
         os._exit(0)
@@ -365,13 +362,17 @@ def main(arguments: list[str]) -> None:
     for fd in (listener_fd, user_fd):
         if fd >= 0:
             os.set_inheritable(fd, False)  # noqa: FBT003 - it has no keyword
-    keeper = Keeper(arguments[7:], Log(log_path), control_path=control_path, restarts=int(restarts))
+    keeper = Keeper(arguments[8:], Log(log_path), control_path=control_path, restarts=int(restarts))
     keeper.run(
         listener=socket.socket(fileno=listener_fd) if listener_fd >= 0 else None,
         user=socket.socket(fileno=user_fd) if user_fd >= 0 else None,
     )
-    for path in (socket_path, state_path):
-        remove(path)
+    remove(socket_path)
+    remove(state_path)
+    with suppress(OSError):
+        os.rmdir(os.path.dirname(socket_path))  # noqa: PTH106, PTH120 - as in Log.write
+    # Why: a user that waits for the end sees it by its connection, which closes after this; the folder is free then.
+    os.close(lock_fd)
 
 
 if __name__ == "__main__":

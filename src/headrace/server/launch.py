@@ -89,6 +89,7 @@ def spawn_keeper(
             done = subprocess.run(
                 [
                     *(_find_python(), "-I", "-S", keeper.__file__),
+                    str(lock.fileno()),
                     str(listener_fd),
                     str(user_fd),
                     *(str(folder.log_path), control_path, socket_path, state_path, str(restarts)),

@@ -82,6 +82,7 @@ class ServerUse:
     def __init__(self, connection: KeeperConnection, place: ServerPlace, folder: DataFolder, pid: int) -> None:
         """Use `ensure_server` instead."""
         self.data_dir = folder.path
+        self.socket_path = place.socket_path
         self.url = f"unix://{place.socket_path}"
         self.binary = ServerBinary(
             path=Path(place.program),
@@ -223,13 +224,12 @@ def _reach(folder: DataFolder, linger: float) -> tuple[KeeperConnection | None, 
     lock = folder.try_lock()
     if lock is not None:
         with lock:
-            connection = _launch(folder, lock, linger)
-        return connection, folder.read_place()
+            return _launch(folder, lock, linger)
     place = folder.read_place()
     return (_connect(place, linger) if place else None), place
 
 
-def _launch(folder: DataFolder, lock: IO[bytes], linger: float) -> KeeperConnection:
+def _launch(folder: DataFolder, lock: IO[bytes], linger: float) -> tuple[KeeperConnection, ServerPlace]:
     """Start keeper and server; the first user's connection waits at the listener before the keeper exists."""
     binary = find_server()
     control_path, socket_path = folder.make_socket_paths()
@@ -269,7 +269,7 @@ def _launch(folder: DataFolder, lock: IO[bytes], linger: float) -> KeeperConnect
         except ServerStartFailed:
             connection.close()
             raise
-    return connection
+    return connection, place
 
 
 def _connect(place: ServerPlace, linger: float) -> KeeperConnection | None:
@@ -300,7 +300,8 @@ def _await_ready(
         ) from error
     word, _, rest = (line or "").partition(" ")
     if word == "ready":
-        return ServerUse(connection, place, folder, int(rest))
+        # Why: a place read before the connection may be that of an earlier server at the same address.
+        return ServerUse(connection, folder.read_place() or place, folder, int(rest))
     connection.close()
     if word == "failed":
         raise ServerStartFailed(
