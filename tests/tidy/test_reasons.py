@@ -35,7 +35,7 @@ def problems(name: str, text: str) -> list[str]:
 
 
 def test_every_switched_off_check_has_its_reason() -> None:
-    found = [line for path in tracked("**/*.py") for line in problems(name_of(path), path.read_text())]
+    found = [line for path in tracked(".py") for line in problems(name_of(path), path.read_text())]
 
     assert not found, "\n".join(found)
 

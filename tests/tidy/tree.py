@@ -26,10 +26,9 @@ def tracked_files() -> tuple[Path, ...]:
     return tuple(sorted(path for path in paths if path.is_file()))
 
 
-def tracked(pattern: str) -> tuple[Path, ...]:
-    """List the tracked files whose path from the root matches a pattern, as `src/**/*.py`."""
-    matching = set(ROOT.glob(pattern))
-    return tuple(path for path in tracked_files() if path in matching)
+def tracked(suffix: str, folder: str = ".") -> tuple[Path, ...]:
+    """List the tracked files with an ending, as `.py`, inside a folder of the root."""
+    return tuple(path for path in tracked_files() if path.suffix == suffix and path.is_relative_to(ROOT / folder))
 
 
 def name_of(path: Path) -> str:
