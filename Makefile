@@ -58,7 +58,7 @@ lock: $(READY)
 	@$(BIN)/python -m venv $(VENV)/lock
 	@$(VENV)/lock/bin/python -m pip --quiet --disable-pip-version-check install uv
 	@$(VENV)/lock/bin/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
-		--upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet -o $(LOCK)
+		--system-certs --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet -o $(LOCK)
 	@echo "headrace: $(LOCK) renewed"
 
 setup: $(READY)
