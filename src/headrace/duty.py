@@ -241,8 +241,8 @@ class Duty(Runner):
         due, step = self.due, self._step
         if due is None:
             return
-        # Why: a run within the slack before its due time stands for that time, so the next one lies after both.
-        self.place(self._clock.origin, max(now, due))
+        # A run within the slack before its due time stands for that time: `place` always goes on by a step.
+        self.place(self._clock.origin, now)
         passed = self._step - step
         if self.task is not None:
             self.skipped += passed
