@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import psutil
 import pytest
@@ -12,9 +12,6 @@ from headrace.errors import ServerStartFailed
 from headrace.server import ensure_server
 from headrace.server.keeper import RESTARTS, Log
 from tests.server.processes import keeper_of, kill, runs, wait_ended
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_the_log_and_its_predecessor_stay_within_their_size(tmp_path: Path) -> None:
@@ -81,10 +78,13 @@ def test_a_paused_server_is_stopped_all_the_same(tmp_path: Path) -> None:
     assert not runs(pid)
 
 
-def test_a_keeper_that_is_terminated_while_users_come_is_replaced(tmp_path: Path) -> None:
+def test_a_user_that_comes_while_the_server_stops_gets_a_new_one(tmp_path: Path) -> None:
     with ensure_server(tmp_path / "data", linger=0.0) as use:
-        keeper_pid, pid = keeper_of(use.pid), use.pid
-        os.kill(keeper_pid, signal.SIGTERM)
+        pid = use.pid
+        os.kill(keeper_of(pid), signal.SIGTERM)
+        control = Path(use.socket_path).with_name("keeper.sock")
+        while control.exists():
+            os.sched_yield()
 
         with ensure_server(tmp_path / "data", linger=0.0) as again:
             assert again.pid != pid

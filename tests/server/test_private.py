@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import select
 import subprocess
 import sys
@@ -17,12 +16,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 OWNER = """
-import sys, threading
+import os, sys, threading
 from pathlib import Path
 from headrace.server import start_private_server
 
+servers = []
+
 def start():
-    print(start_private_server(Path(sys.argv[1])).pid, flush=True)
+    servers.append(start_private_server(Path(sys.argv[1])))
 
 if sys.argv[2] == "thread":
     thread = threading.Thread(target=start)
@@ -30,24 +31,35 @@ if sys.argv[2] == "thread":
     thread.join()
 else:
     start()
+if sys.argv[2] == "forked":
+    if os.fork() == 0:
+        sys.stdin.readline()
+        os._exit(0)
+print(servers[0].pid, servers[0].url, flush=True)
 sys.stdin.readline()
 """
 
 
-@pytest.mark.parametrize("where", ["main", "thread"])
-def test_the_server_dies_with_its_owner_and_with_nothing_less(tmp_path: Path, where: str) -> None:
+@pytest.mark.parametrize("where", ["main", "thread", "forked"])
+def test_the_server_dies_with_its_owner_and_not_with_the_thread_that_started_it(tmp_path: Path, where: str) -> None:
     owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER, tmp_path / "data", where], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", OWNER, tmp_path / "data", where],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert owner.stdout is not None
     assert select.select([owner.stdout], [], [], DEADLINE)[0]
-    pid = int(owner.stdout.readline())
-    assert runs(pid)
+    pid, url = owner.stdout.readline().split()
+    with redis.Redis.from_url(url) as client:
+        assert client.ping()
 
     owner.kill()
-    owner.communicate(timeout=DEADLINE)
+    owner.wait(DEADLINE)
 
-    wait_ended(pid)
+    wait_ended(int(pid))
+    # A forked child lives until here.
+    owner.communicate(timeout=DEADLINE)
 
 
 def test_a_killed_server_starts_again_on_the_same_data_and_address(tmp_path: Path) -> None:
@@ -143,21 +155,3 @@ def test_an_option_that_the_server_refuses_is_reported_with_its_log(tmp_path: Pa
 def test_a_port_out_of_its_bounds_is_refused(tmp_path: Path, port: int) -> None:
     with pytest.raises(OptionError, match=rf"port={port}: expected a whole number from 0 to 65535"):
         start_private_server(tmp_path, port=port)
-
-
-def test_a_forked_child_does_not_keep_the_server(tmp_path: Path) -> None:
-    server = start_private_server(tmp_path)
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(writer)
-        os.read(reader, 1)
-        os._exit(0)
-    os.close(reader)
-    pid = server.pid
-
-    server.stop()
-
-    assert not runs(pid)
-    os.close(writer)
-    os.waitpid(child, 0)

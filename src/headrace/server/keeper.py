@@ -73,19 +73,22 @@ class User:
         self.connection = connection
         self.linger = 0.5
         self.leaving = False
+        self.gone = False
         self._pending = b""
 
-    def lines(self) -> list[str] | None:
-        """Read the lines that have arrived; None when the user has gone."""
-        try:
-            data = self.connection.recv(4096)
-        except BlockingIOError:
-            return []
-        except OSError:
-            return None
-        if not data or len(self._pending) > LINE_LIMIT_BYTES:
-            return None
-        *lines, self._pending = (self._pending + data).split(b"\n")
+    def lines(self) -> list[str]:
+        """Read the lines that have arrived, and note whether the user has gone."""
+        # Why: up to the end of what is there, so that a goodbye right after a greeting is not overlooked.
+        while not self.gone:
+            try:
+                data = self.connection.recv(4096)
+            except BlockingIOError:
+                break
+            except OSError:
+                data = b""
+            self._pending += data
+            self.gone = not data or len(self._pending) > LINE_LIMIT_BYTES
+        *lines, self._pending = self._pending.split(b"\n")
         return [line.decode("ascii", "replace") for line in lines]
 
     def tell(self, line: str) -> None:
@@ -183,6 +186,10 @@ class Keeper:
                 self._accept()
             elif fd in self.users:
                 self._hear(fd)
+        if self.finished:
+            return
+        # Why: only after the whole batch, so that a user who left before another asked is not counted for it.
+        self._settle()
         if self._deadline is not None and time.monotonic() >= self._deadline:
             self._deadline = None
             self._overdue()
@@ -247,6 +254,8 @@ class Keeper:
             self._start()
         else:
             self.log.note(f"the server ended with {how}")
+            # Why: users that have connected but were not yet taken in must hear of it too.
+            self._accept()
             self._tell_all(f"failed {how}")
             self._close_listener()
             self.finished = True
@@ -275,14 +284,13 @@ class Keeper:
         return [user for user in self.users.values() if not user.leaving]
 
     def _accept(self) -> None:
-        if self.listener is None:
-            return
-        try:
-            connection, _ = self.listener.accept()
-        except OSError:
-            return
-        self._add(connection)
-        self._settle()
+        """Take in every user that has connected."""
+        while self.listener is not None:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            self._add(connection)
 
     def _add(self, connection: socket.socket) -> None:
         user = User(connection)
@@ -293,14 +301,7 @@ class Keeper:
 
     def _hear(self, fd: int) -> None:
         user = self.users[fd]
-        lines = user.lines()
-        if lines is None:
-            del self.users[fd]
-            self._poll.unregister(fd)
-            user.connection.close()
-            if not user.leaving:
-                self._linger = user.linger
-        for line in lines or ():
+        for line in user.lines():
             word, _, rest = line.partition(" ")
             if word == "hello" and rest.isdigit():
                 user.linger = int(rest) / 1000
@@ -309,7 +310,12 @@ class Keeper:
             elif word == "leave":
                 user.leaving = True
                 self._linger = user.linger
-        self._settle()
+        if user.gone:
+            del self.users[fd]
+            self._poll.unregister(fd)
+            user.connection.close()
+            if not user.leaving:
+                self._linger = user.linger
 
     def _settle(self) -> None:
         """Start the linger when nobody stays, end it when somebody does."""
