@@ -269,7 +269,8 @@ class Alarm(Runner):
         """Move the deadline.
 
         Moving it later touches no timer and costs less than a microsecond; the timer that is set finds out when it
-        fires. After `close` of the alarm or its clock, a call has no effect, so that late callers do no harm.
+        fires. Taking away the last deadline of a clock and giving it a new one costs a timer, some microseconds. After
+        `close` of the alarm or its clock, a call has no effect, so that late callers do no harm.
 
         Args:
             when: Deadline in `loop.time()` seconds, in the past for at once, or None for none.
