@@ -34,6 +34,7 @@ def test_an_entry_is_listed_until_it_is_closed() -> None:
 
     entry = census.add(Kind.CONNECTION, "jobs-1", "pool", resource=object())
 
+    assert repr(entry) == "Entry(connection 'jobs-1' of 'pool')"
     (row,) = census.entries()
     assert (row.kind, row.name, row.owner) == (Kind.CONNECTION, "jobs-1", "pool")
     assert 0.0 <= row.age < 60.0
@@ -164,6 +165,15 @@ def test_a_task_needs_a_running_loop() -> None:
 
     with pytest.raises(UsageError, match="no event loop runs"):
         _ = census.create_task(coro, name="early", owner="test")
+
+    assert census.is_empty()
+
+
+async def test_a_task_without_a_name_is_refused_before_it_starts() -> None:
+    census = Census()
+
+    with pytest.raises(OptionError, match="which part will end it"):
+        _ = census.create_task(_give(1), name="", owner="test")
 
     assert census.is_empty()
 

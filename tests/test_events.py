@@ -371,6 +371,46 @@ async def test_closing_the_bus_ends_subscribers_that_do_not(census: Census, capl
     await _until(census.is_empty)
 
 
+async def test_a_closing_bus_takes_no_subscriber_and_no_event(census: Census) -> None:
+    bus = EventBus(census)
+    gate = asyncio.Event()
+    got: list[Event] = []
+
+    async def wait(event: Event) -> None:
+        await gate.wait()
+        got.append(event)
+
+    bus.subscribe("*", wait)
+    bus.publish("job.completed")
+    closing = asyncio.create_task(bus.aclose())
+    await asyncio.sleep(0)
+
+    bus.publish("job.failed")
+    with pytest.raises(UsageError, match="the event bus is closing"):
+        bus.subscribe("*", wait)
+    gate.set()
+    await asyncio.wait_for(closing, timeout=5)
+
+    assert [event.name for event in got] == ["job.completed"]
+
+
+async def test_cancelling_the_close_ends_the_subscribers(census: Census) -> None:
+    bus = EventBus(census)
+
+    async def hang(_: Event) -> None:
+        await asyncio.Event().wait()
+
+    bus.subscribe("*", hang)
+    bus.publish("job.completed")
+    closing = asyncio.create_task(bus.aclose(grace=60.0))
+    await _until(lambda: Kind.TASK in census.counts())
+    closing.cancel()
+    await asyncio.wait({closing}, timeout=5)
+    await _until(census.is_empty)
+
+    assert closing.cancelled()
+
+
 async def test_a_subscriber_may_close_the_bus(bus: EventBus, census: Census) -> None:
     closed = asyncio.Event()
 

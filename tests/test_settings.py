@@ -112,6 +112,34 @@ def test_an_unreadable_dotenv_is_refused_by_name(tmp_path: Path, content: bytes,
     assert str(dotenv) in str(caught.value)
 
 
+def test_a_dotenv_without_permission_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("QUEUE_CONCURRENCY=7\n")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(dotenv), "open", refuse)
+    with pytest.raises(SettingError, match=r"cannot be read \(Permission denied\)\. Make it readable") as caught:
+        load_settings(environ={}, dotenv=dotenv)
+
+    assert str(dotenv) in str(caught.value)
+
+
+@pytest.mark.parametrize("folder", ["a\0b", "~no-such-user-here/data"])
+def test_a_data_folder_that_cannot_be_one_is_refused(folder: str) -> None:
+    with pytest.raises(SettingError, match="the path of a folder"):
+        load_settings({"data_dir": folder}, environ={}, dotenv=None)
+
+
+def test_a_data_folder_may_be_in_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/miller")
+
+    settings = load_settings(environ={"HEADRACE_DATA_DIR": "~/queues"}, dotenv=None)
+
+    assert str(settings.data_dir) == "/home/miller/queues"
+
+
 def test_a_wrong_value_names_variable_value_bounds_source_and_remedy(tmp_path: Path) -> None:
     dotenv = tmp_path / "mine.env"
     dotenv.write_text("QUEUE_CONCURRENCY=fast\n")
@@ -280,6 +308,7 @@ def test_a_password_is_never_shown(secret: str, shape: str) -> None:
 
 
 @given(secrets)
+@example("S3cr:@")
 def test_a_password_in_the_query_or_without_a_host_is_never_shown(secret: str) -> None:
     assume(not re.search("[&#]", secret))
 

@@ -7,7 +7,6 @@ and the errors follow from it. How values are written is in `headrace.settings_e
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 from dataclasses import dataclass, field, fields
@@ -344,6 +343,8 @@ def _warn_unknown(variable: str) -> None:
 
 
 def _nearest(name: str, known: Mapping[str, object] | set[str]) -> str:
+    import difflib  # noqa: PLC0415  # Only a wrong name needs it, and it costs a tenth of the import of this module.
+
     # Why: the common start would make any two variables look alike.
     endings = {candidate.removeprefix("HEADRACE_"): candidate for candidate in known}
     matches = difflib.get_close_matches(name.removeprefix("HEADRACE_"), endings, n=1)

@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
-from dotenv.variables import parse_variables
-
 from headrace.errors import SettingError
 
 if TYPE_CHECKING:
@@ -269,6 +266,8 @@ def mask_url(url: str) -> str:
     head, separator, rest = url.partition("://")
     if not separator:
         head, rest = "", url
+    # Why first: a secret in the query may hold an @, which would pass for the end of a password in front of the host.
+    rest = re.sub(r"([?&][^=&]*(?:password|token|secret)[^=&]*=)[^&#]*", r"\1***", rest, flags=re.IGNORECASE)
     secret, at, rest = rest.rpartition("@")
     if at:
         user, colon, _ = secret.partition(":")
@@ -276,7 +275,6 @@ def mask_url(url: str) -> str:
     elif not re.match(r"[^:/?#]*(:[0-9]*)?([/?#]|$)|\[", rest):
         # What follows the colon is no port, so it may be a password whose host is missing.
         rest = re.sub(r":.*", ":***", rest, count=1, flags=re.DOTALL)
-    rest = re.sub(r"([?&][^=&]*(?:password|token|secret)[^=&]*=)[^&#]*", r"\1***", rest, flags=re.IGNORECASE)
     return f"{head}{separator}{secret}{at}{rest}"
 
 
@@ -311,6 +309,10 @@ def read_dotenv(path: Path | None, environ: Mapping[str, str]) -> dict[str, str]
         raise SettingError(
             f"{path}: byte {error.start} is no UTF-8. Save the file as UTF-8, or remove it.", source=".env"
         ) from error
+    # Only who has such a file needs the parser.
+    from dotenv import dotenv_values  # noqa: PLC0415  # As above.
+    from dotenv.variables import parse_variables  # noqa: PLC0415  # As above.
+
     values: dict[str, str] = {}
     for name, value in dotenv_values(stream=io.StringIO(text), interpolate=False).items():
         if value is not None:

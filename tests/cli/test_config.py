@@ -63,3 +63,15 @@ def test_a_wrong_setting_ends_with_code_2_and_its_name(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "QUEUE_CONCURRENCY='fast': expected a whole number from 1 to 10000" in result.stderr
     assert "Correct it in .env" in result.stderr
+
+
+@pytest.mark.usefixtures("_clean")
+def test_a_terminal_gets_a_table_with_values_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://[fe80::1]:6379/0")
+
+    result = CliRunner().invoke(config, ["show"], env={"FORCE_COLOR": "1", "COLUMNS": "200"})
+
+    assert result.exit_code == 0
+    assert "redis://[fe80::1]:6379/0" in result.stdout
+    assert "meaning" in result.stdout
+    assert "Slots of one worker process" in result.stdout
