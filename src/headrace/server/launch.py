@@ -109,7 +109,8 @@ def spawn_keeper(
             f"the keeper of the server of {folder.path} could not be started: {error}. Check memory and process "
             "limits, or set REDIS_URL to a running server."
         ) from error
-    if done.returncode != 0:
+    # Why: a keeper that was killed (a negative code) leaves a connection that ends, after which the caller tries again.
+    if done.returncode > 0:
         raise ServerStartFailed(
             f"the keeper of the server of {folder.path} ended with exit status {done.returncode}. Its log "
             f"{folder.log_path} ends with:\n{folder.log_tail()}\nSet REDIS_URL to a running server to go on without it."
