@@ -133,11 +133,11 @@ def test_a_data_folder_that_cannot_be_one_is_refused(folder: str) -> None:
 
 
 def test_a_data_folder_may_be_in_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/miller")
+    monkeypatch.setenv("HOME", "/elsewhere")
 
     settings = load_settings(environ={"HEADRACE_DATA_DIR": "~/queues"}, dotenv=None)
 
-    assert str(settings.data_dir) == "/home/miller/queues"
+    assert str(settings.data_dir) == "/elsewhere/queues"
 
 
 def test_a_wrong_value_names_variable_value_bounds_source_and_remedy(tmp_path: Path) -> None:

@@ -241,8 +241,8 @@ class Duty(Runner):
         due, step = self.due, self._step
         if due is None:
             return
-        # A run within the slack before its due time stands for that time: `place` always goes on by a step.
-        self.place(self._clock.origin, now)
+        # Why: a run within the slack before a due time stands for that time, also one that is late for the time before.
+        self.place(self._clock.origin, now + self.slack)
         passed = self._step - step
         if self.task is not None:
             self.skipped += passed
