@@ -46,13 +46,15 @@ class Address:
         return context
 
     def handshake(self, client_name: str) -> list[tuple[Any, ...]]:
-        """Return the commands that log in, choose RESP3, name the connection and select the database."""
+        """Return the commands that log in, choose RESP3, name the connection, select the database and see that it is ready."""
         hello: tuple[Any, ...] = ("HELLO", 3)
         if self.password is not None:
             hello = ("HELLO", 3, "AUTH", self.username or "default", self.password)
         commands: list[tuple[Any, ...]] = [hello, ("CLIENT", "SETNAME", client_name)]
         if self.database:
             commands.append(("SELECT", self.database))
+        # Why: a server that still loads its data answers all of these, but not PING.
+        commands.append(("PING",))
         return commands
 
 

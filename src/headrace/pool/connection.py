@@ -12,11 +12,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import hiredis
 
 from headrace.errors import CommandRefused, ConnectionLost, PoolClosed
+from headrace.resp import pack_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from headrace.pool.address import Address
 
 #: Upper bound of replies that may be outstanding on one connection; more is a fault of the caller, not a load.
-MAX_OUTSTANDING = 100_000
+MAX_OUTSTANDING: Final = 100_000
+#: Error codes of a server that will be ready later.
+NOT_READY: Final = frozenset({"LOADING", "MASTERDOWN", "BUSY", "CLUSTERDOWN", "TRYAGAIN"})
 
 
 class ServerReplyError(Exception):
@@ -93,7 +96,8 @@ class Connection(asyncio.Protocol):
             timeout: Longest time for all of it in seconds, 0 < timeout <= 600.
 
         Raises:
-            ConnectionLost: The server could not be reached in time, or refused the login.
+            ConnectionLost: The server could not be reached in time, or is not ready yet.
+            CommandRefused: The server refused the login.
         """
         address = self.address
         loop = asyncio.get_running_loop()
@@ -114,8 +118,10 @@ class Connection(asyncio.Protocol):
         refused = next((reply for reply in replies if isinstance(reply, ServerReplyError)), None)
         if refused is not None:
             self.abort()
-            text = f"{address} refused the connection: {refused.text}. Check the user and password in REDIS_URL."
-            raise ConnectionLost(text) from refused
+            text = f"{address} refused the connection: {refused.text}. "
+            if refused.code in NOT_READY or "max number of clients" in refused.text:
+                raise ConnectionLost(text + "It is tried again.") from refused
+            raise CommandRefused(text + "Check the user and password in REDIS_URL.") from refused
 
     def send(self, payload: bytes, count: int, handler: Callable[[list[Any] | Exception], None]) -> None:
         """Send packed commands; call `handler` with the list of replies, or with the error that ended them.
@@ -139,16 +145,16 @@ class Connection(asyncio.Protocol):
         self._flights.append(_Flight(count, handler))
         transport.write(payload)
 
-    async def execute_all(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        """Send commands in one batch and return their replies; error replies stand in the list.
+    def submit(self, payload: bytes, count: int) -> asyncio.Future[list[Any]]:
+        """Send packed commands and return a future of their replies; error replies stand in the list.
+
+        The future ends with ConnectionLost when the connection breaks. Cancelling it drops the replies when they come;
+        the commands may still take effect.
 
         Raises:
-            ConnectionLost: The connection broke before all replies were there.
-
-        Cancelling the call drops the replies when they come; the commands may still take effect.
+            ConnectionLost: The connection is not open.
         """
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        payload = b"".join([hiredis.pack_command(tuple(command)) for command in commands])
 
         def settle(replies: list[Any] | Exception) -> None:
             if future.done():
@@ -158,8 +164,12 @@ class Connection(asyncio.Protocol):
             else:
                 future.set_result(replies)
 
-        self.send(payload, len(commands), settle)
-        return await future
+        self.send(payload, count, settle)
+        return future
+
+    async def execute_all(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Send commands in one batch and return their replies; raises as the future of `submit`."""
+        return await self.submit(b"".join([pack_command(*command) for command in commands]), len(commands))
 
     async def execute(self, *command: Any) -> Any:
         """Send one command and return its reply.

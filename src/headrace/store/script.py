@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING
 
-import hiredis
+from headrace.resp import pack_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -147,12 +147,6 @@ def load_scripts() -> dict[str, Script]:
     return {name: parse_script(name, text, shared) for name, text in texts.items()}
 
 
-def pack_arguments(arguments: Sequence[str | bytes | int]) -> bytes:
-    """Pack arguments without the count that stands in front of a command."""
-    packed: bytes = hiredis.pack_command(tuple(arguments))
-    return packed[packed.index(b"\n") + 1 :]
-
-
 class PreparedScript:
     """One script on the keys of one queue, with everything constant packed in advance."""
 
@@ -168,5 +162,4 @@ class PreparedScript:
         """Return the bytes of one call."""
         if not arguments:
             return b"*%d\r\n%b" % (self._count, self._constant)
-        packed: bytes = hiredis.pack_command(tuple(arguments))
-        return b"*%d\r\n%b%b" % (self._count + len(arguments), self._constant, packed[packed.index(b"\n") + 1 :])
+        return b"*%d\r\n%b%b" % (self._count + len(arguments), self._constant, pack_arguments(arguments))

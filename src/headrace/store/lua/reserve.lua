@@ -15,14 +15,15 @@
 --       start     int   0..10000, jobs that are started at once
 --       prefetch  int   0..10000, further jobs that are held without being started
 -- USES  now wake place promote
--- Returns    {status, now, next event ms or 0, 1 when jobs remain, ids, records, {hold, count ...}, {index, state, errors ...}}
+-- Returns    {status, now, next due ms or 0, next lease deadline of another worker ms or 0, 1 when jobs remain,
+--            ids, records, {hold, count ...}, {index, state, errors ...}}
 --            status: 0 done, 1 paused, -1 the worker's lease had run out
 -- Invariant  a job is in one list or held by one worker, never both; the fence only grows
 -- Bound      O(start + prefetch + jobs due, at most 1000)
 local now = now_ms()
-if redis.call('HEXISTS', meta, 'paused') == 1 then return {1, now, 0, 0, {}, {}, {}, {}} end
+if redis.call('HEXISTS', meta, 'paused') == 1 then return {1, now, 0, 0, 0, {}, {}, {}, {}} end
 local mine = redis.call('ZSCORE', leases, worker)
-if mine and tonumber(mine) < now then return {-1, now, 0, 0, {}, {}, {}, {}} end
+if mine and tonumber(mine) < now then return {-1, now, 0, 0, 0, {}, {}, {}, {}} end
 local head = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
 if head[2] and tonumber(head[2]) <= now * 32 + 31 then
   promote_due(now, delayed, wait, levels)
@@ -88,8 +89,9 @@ if #ids > 0 then
   end
 end
 if remain == 1 then wake_one(wake) end
-local next_ms = head[2] and math.floor(tonumber(head[2]) / 32) or 0
 local first = redis.call('ZRANGE', leases, 0, 1, 'WITHSCORES')
 local deadline = first[1] == worker and first[4] or first[1] ~= worker and first[2]
-if deadline and (next_ms == 0 or tonumber(deadline) < next_ms) then next_ms = tonumber(deadline) end
-return {0, now, next_ms, remain, ids, records, runs, known}
+return {
+  0, now, head[2] and math.floor(tonumber(head[2]) / 32) or 0, deadline and tonumber(deadline) or 0, remain,
+  ids, records, runs, known,
+}

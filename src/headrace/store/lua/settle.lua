@@ -49,6 +49,11 @@ local refused, fresh_ids, fresh_levels = {}, {}, {}
 
 local many = tonumber(plain)
 local completed = 0
+-- A start may have been recorded although its reply was lost: the mark does not count, the fence and the worker do.
+local function same(current, given)
+  if current == given then return true end
+  return current and string.gsub(current, '%-', '+', 2) == string.gsub(given, '%-', '+', 2)
+end
 if many > 0 then
   local ids = {}
   local last = entries + 2 * many - 1
@@ -56,10 +61,10 @@ if many > 0 then
   local holds = redis.call('HMGET', held, unpack(ids))
   local done = ids
   for i = 1, many do
-    if holds[i] ~= ARGV[entries + 2 * i - 1] then
+    if not same(holds[i], ARGV[entries + 2 * i - 1]) then
       done = {}
       for j = 1, many do
-        local target = holds[j] == ARGV[entries + 2 * j - 1] and done or refused
+        local target = same(holds[j], ARGV[entries + 2 * j - 1]) and done or refused
         target[#target + 1] = ids[j]
       end
       break
@@ -147,7 +152,7 @@ for i = entries + 2 * many, #ARGV, 6 do
   elseif verb == 'free' then
     if accepted and redis.call('HGET', uniques, extra) == id then redis.call('HDEL', uniques, extra) end
   else
-    accepted = redis.call('HGET', held, id) == hold
+    accepted = same(redis.call('HGET', held, id), hold)
     if not accepted then
       refused[#refused + 1] = id
     elseif verb == 'start' then

@@ -1,0 +1,44 @@
+"""Ids of jobs and workers: unique without asking anyone, short in Redis, safe in logs and keys.
+
+An id is 12 random characters of the process (60 bits) and a counter of 6 hexadecimal digits, so that ids of one process
+sort in the order in which they were made. A forked child gets characters of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from itertools import count
+from typing import Final
+
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_COUNTER_LIMIT: Final = 0xFFFFFF
+
+
+def random_name(length: int) -> str:
+    """Return random characters, 5 bits each, without letters that are easily mistaken."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+
+
+class IdSource:
+    """Make job ids; one is shared by a process."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Start with new random characters."""
+        self._start = random_name(12)
+        self._next = count().__next__
+
+    def make(self) -> str:
+        """Return the next id, 18 characters."""
+        number = self._next()
+        if number > _COUNTER_LIMIT:
+            self.reset()
+            number = self._next()
+        return f"{self._start}{number:06x}"
+
+
+job_ids = IdSource()
+os.register_at_fork(after_in_child=job_ids.reset)

@@ -1,0 +1,206 @@
+"""A connection that opens itself again: back-off with jitter, one opening for all callers, every wait bounded.
+
+A link carries what one lane sends. Callers share it, since the server answers in order. When the connection breaks, the
+calls under way end with `ConnectionLost` (what took effect is unknown to the pool; the caller knows whether to send
+again) and the next call opens the connection anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+from headrace.census import Kind
+from headrace.errors import ConnectionLost, HeadraceError, PoolClosed
+from headrace.pool.connection import Connection
+from headrace.resp import pack_command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from headrace.census import Census, Entry
+    from headrace.pool.address import Address
+
+#: Back-off between attempts to open, seconds: full jitter up to 20 ms, 40 ms ... and never above 500 ms.
+#: Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015 (full jitter).
+BACKOFF_FIRST: Final = 0.02
+BACKOFF_MOST: Final = 0.5
+#: Longest time of one attempt to open, seconds.
+OPEN_TIMEOUT: Final = 5.0
+
+
+class Lane(StrEnum):
+    """A reserved share of the pool."""
+
+    CONTROL = "control"
+    BLOCKING = "blocking"
+    JOBS = "jobs"
+    USER = "user"
+
+
+class Link:
+    """One connection of a lane, opened on first use and again after each break.
+
+    Args:
+        address: Where the server is.
+        lane: Share of the pool that the connection belongs to.
+        name: Shown by the census and by the server's CLIENT LIST.
+        census: Where the open connection is counted.
+        owner: Who asked for the link.
+        on_push: Called with each message of a subscribed channel: channel and data.
+        on_reopen: Called each time the connection was opened again after a break.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        lane: Lane,
+        *,
+        name: str,
+        census: Census,
+        owner: str,
+        on_push: Callable[[bytes, bytes], None] | None = None,
+        on_reopen: Callable[[], None] | None = None,
+    ) -> None:
+        self.address = address
+        self.lane = lane
+        self.name = name
+        self.owner = owner
+        self.opened_total = 0
+        self.failed_total = 0
+        self.calls_total = 0
+        self.waiting = 0
+        self._census = census
+        self._entry: Entry | None = None
+        self._on_push = on_push
+        self._on_reopen = on_reopen
+        self._channels: set[str] = set()
+        self._connection: Connection | None = None
+        self._opening: asyncio.Task[Connection] | None = None
+        self._closed = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a connection is there."""
+        return self._connection is not None
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether a connection is being opened."""
+        return self._opening is not None
+
+    @property
+    def outstanding(self) -> int:
+        """Replies that are still to come."""
+        return 0 if self._connection is None else self._connection.outstanding
+
+    async def roundtrip(self, payload: bytes, count: int, *, timeout: float = 30.0) -> list[Any]:
+        """Send packed commands and return their replies; error replies stand in the list.
+
+        Args:
+            payload: Packed commands.
+            count: How many they are.
+            timeout: Longest wait in seconds for an open connection and all replies, 0 < timeout <= 3600.
+
+        Raises:
+            ConnectionLost: The connection could not be opened or broke, or the replies did not come in time; a
+                connection whose replies do not come is dropped, since what comes later could not be told apart.
+            PoolClosed: The link was closed.
+        """
+        self.calls_total += 1
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(timeout):
+                connection = self._connection
+                if connection is None or not connection.is_open:
+                    connection = await self._open()
+                return await connection.submit(payload, count)
+        except TimeoutError as error:
+            text = f"{self.address} did not answer on '{self.name}' (lane {self.lane}) within {timeout:g} s"
+            if self._connection is not None and self._connection.outstanding:
+                self._drop(self._connection)
+            raise ConnectionLost(text + ". Check that the server runs and is not blocked by a slow command.") from error
+        finally:
+            self.waiting -= 1
+
+    async def subscribe(self, channels: Iterable[str], *, timeout: float = 10.0) -> None:
+        """Subscribe to channels, now and after each reopening.
+
+        Raises:
+            ConnectionLost: The connection could not be opened or broke.
+        """
+        fresh = [channel for channel in channels if channel not in self._channels]
+        self._channels.update(fresh)
+        if fresh:
+            # Why: the answers to SUBSCRIBE come as push messages, so the reply to a PING behind it tells that it is done.
+            await self.roundtrip(pack_command("SUBSCRIBE", *fresh) + pack_command("PING"), 1, timeout=timeout)
+
+    async def close(self) -> None:
+        """Close the connection; calls under way end with PoolClosed. Safe to call again."""
+        self._closed = True
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+        if self._entry is not None:
+            self._entry.close()
+            self._entry = None
+
+    async def _open(self) -> Connection:
+        if self._closed:
+            raise PoolClosed(f"The link '{self.name}' to {self.address} is closed. Open the app again.")
+        if self._opening is None:
+            self._opening = self._census.create_task(
+                self._reopen(), name=f"open {self.name}", owner=self.owner, expected=(HeadraceError,)
+            )
+        return await asyncio.shield(self._opening)
+
+    async def _reopen(self) -> Connection:
+        wait = BACKOFF_FIRST
+        try:
+            # Why: bounded by those who wait; the loop ends when the last of them gave up.
+            while True:
+                connection = Connection(
+                    self.address, name=self.name, on_push=self._pushed if self._on_push else None, on_lost=self._lost
+                )
+                try:
+                    await connection.open(timeout=OPEN_TIMEOUT)
+                    if self._channels:
+                        subscribe = pack_command("SUBSCRIBE", *sorted(self._channels)) + pack_command("PING")
+                        await asyncio.wait_for(connection.submit(subscribe, 1), OPEN_TIMEOUT)
+                except (ConnectionLost, TimeoutError):
+                    self.failed_total += 1
+                    connection.abort()
+                    if not self.waiting:
+                        raise
+                    await asyncio.sleep(random.uniform(0, wait))  # noqa: S311 - jitter, no secret
+                    wait = min(BACKOFF_MOST, wait * 2)
+                    continue
+                self._connection = connection
+                self._entry = self._census.add(Kind.CONNECTION, self.name, self.owner)
+                self.opened_total += 1
+                if self.opened_total > 1 and self._on_reopen is not None:
+                    self._on_reopen()
+                return connection
+        finally:
+            self._opening = None
+
+    def _pushed(self, message: list[Any]) -> None:
+        if self._on_push is not None and message[0] == b"message":
+            self._on_push(message[1], message[2])
+
+    def _drop(self, connection: Connection) -> None:
+        self._lost(ConnectionLost("dropped"))
+        connection.abort()
+
+    def _lost(self, _error: Exception) -> None:
+        self._connection = None
+        self.failed_total += 1
+        if self._entry is not None:
+            self._entry.close()
+            self._entry = None

@@ -1,0 +1,129 @@
+"""Send batches of jobs: one round trip for thousands, sent again after a break without being accepted twice."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from headrace.errors import ConnectionLost
+from headrace.job import Job, JobStatus
+from headrace.resp import pack_command
+from headrace.keys import queues_key
+from headrace.store.replies import refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from headrace.job import Desk
+    from headrace.pool.link import Link
+    from headrace.pool.sync_link import SyncLink
+    from headrace.store.store import Store
+    from headrace.task import Batch
+
+#: Bytes of one round trip; a batch above it is sent as several.
+ROUNDTRIP_BYTES: Final = 8_388_608
+ROUNDTRIP_JOBS: Final = 10_000
+#: Queue names known to be in the index; more are noted again.
+MAX_KNOWN_QUEUES: Final = 10_000
+
+
+class Sender:
+    """Send batches for one app.
+
+    Args:
+        store: Packs the calls.
+        desk: What the handles of the jobs ask of the app.
+        timeout: Longest time in seconds to get a batch accepted, breaks and resends included.
+        lease_ran_out: Called with a queue in which some worker's lease has run out.
+        where: How the server is called in errors.
+    """
+
+    def __init__(
+        self, store: Store, desk: Desk, *, timeout: float, lease_ran_out: Callable[[str], None], where: str
+    ) -> None:
+        self._store = store
+        self._desk = desk
+        self._timeout = timeout
+        self._lease_ran_out = lease_ran_out
+        self._where = where
+        self._known: set[str] = set()
+
+    async def send(self, link: Link, batch: Batch) -> list[Job[Any]]:
+        """Send a batch; raises ConnectionLost or CommandRefused."""
+        if batch.queue not in self._known:
+            await self._store.remember_queues(link, (batch.queue,))
+            self._note(batch.queue)
+        holders: list[str] = []
+        for part in _parts(batch):
+            deadline = time.monotonic() + self._timeout
+            resent = False
+            while True:
+                payloads = self._pack(batch, part, resent=resent)
+                try:
+                    replies = await self._store.run(link, payloads)
+                    break
+                except ConnectionLost:
+                    # Why: what took effect is unknown; ids already accepted are skipped by the script.
+                    resent = True
+                    if time.monotonic() >= deadline:
+                        raise
+            holders += self._read(batch, replies)
+        return self._jobs(batch, holders)
+
+    def send_sync(self, link: SyncLink, batch: Batch) -> list[Job[Any]]:
+        """Send a batch from synchronous code; raises ConnectionLost or CommandRefused."""
+        holders: list[str] = []
+        for part in _parts(batch):
+            deadline = time.monotonic() + self._timeout
+            resent = False
+            while True:
+                payloads = self._pack(batch, part, resent=resent)
+                note = pack_command("SADD", queues_key(self._store.prefix), batch.queue)
+                try:
+                    replies = self._store.run_sync(link, [note, *payloads])
+                    break
+                except ConnectionLost:
+                    resent = True
+                    if time.monotonic() >= deadline:
+                        raise
+            holders += self._read(batch, replies[1:])
+        return self._jobs(batch, holders)
+
+    def _pack(self, batch: Batch, part: list[str | bytes], *, resent: bool) -> list[bytes]:
+        return self._store.pack_enqueue(
+            batch.queue, batch.priority, batch.delay_ms, part, unique_key=batch.unique_key, resent=resent
+        )
+
+    def _read(self, batch: Batch, replies: list[Any]) -> list[str]:
+        holders: list[str] = []
+        for reply in replies:
+            refuse(reply, "enqueue", self._where)
+            if reply[1]:
+                holders.append(reply[1].decode())
+            if reply[2]:
+                self._lease_ran_out(batch.queue)
+        return holders
+
+    def _jobs(self, batch: Batch, holders: list[str]) -> list[Job[Any]]:
+        status = JobStatus.DELAYED if batch.delay_ms else JobStatus.WAITING
+        name = batch.task.name
+        return [Job[Any](self._desk, job_id, batch.queue, name, status) for job_id in holders or batch.ids]
+
+    def _note(self, queue: str) -> None:
+        if len(self._known) >= MAX_KNOWN_QUEUES:
+            self._known.clear()
+        self._known.add(queue)
+
+
+def _parts(batch: Batch) -> Iterator[list[str | bytes]]:
+    part: list[str | bytes] = []
+    size = 0
+    for job_id, body in zip(batch.ids, batch.bodies, strict=True):
+        if part and (size + len(body) > ROUNDTRIP_BYTES or len(part) >= 2 * ROUNDTRIP_JOBS):
+            yield part
+            part, size = [], 0
+        part.append(job_id)
+        part.append(body)
+        size += len(body)
+    if part:
+        yield part

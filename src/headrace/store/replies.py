@@ -1,0 +1,174 @@
+"""What the scripts return, as types: the one place where codes become words and errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from headrace.errors import CommandRefused
+from headrace.record import Failure, Outcome, Record, State, read_failures, read_outcome, read_record, read_state
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Status codes of reserve, settle and renew.
+DONE: Final = 0
+PAUSED: Final = 1
+LEASE_LOST: Final = -1
+
+
+@dataclass(slots=True)
+class Reserved:
+    """Jobs leased by one call of reserve. `holds` runs beside `ids`; `known` maps an index to its state and errors."""
+
+    status: int
+    now_ms: int
+    next_due_ms: int
+    next_lease_ms: int
+    remain: bool
+    ids: list[bytes]
+    records: list[bytes | None]
+    holds: list[bytes]
+    known: dict[int, tuple[bytes, bytes]]
+
+
+def parse_reserved(reply: list[Any]) -> Reserved:
+    """Read the reply of reserve."""
+    status, now, next_due, next_lease, remain, ids, records, runs, known = reply
+    holds: list[bytes] = []
+    for at in range(0, len(runs), 2):
+        holds += [runs[at]] * runs[at + 1]
+    states = {known[at]: (known[at + 1], known[at + 2]) for at in range(0, len(known), 3)} if known else {}
+    return Reserved(status, now, next_due, next_lease, remain == 1, ids, records, holds, states)
+
+
+def is_started(hold: bytes) -> bool:
+    """Tell whether a hold says that its job was started."""
+    return b"+" in hold
+
+
+def fence_of(hold: bytes) -> int:
+    """Return the fence of a hold: a number that grows with each lease of a job."""
+    digits = hold.partition(b"+" if b"+" in hold else b"-")[0]
+    return int(digits) if digits.isdigit() else 0
+
+
+def worker_of(hold: bytes) -> str:
+    """Return the worker that a hold names, or an empty text."""
+    return hold.replace(b"-", b"+").split(b"+", 2)[-1].decode() if hold else ""
+
+
+@dataclass(slots=True)
+class Settled:
+    """What a call of settle did. Refused jobs were not this worker's any more."""
+
+    status: int
+    now_ms: int
+    refused: list[bytes]
+
+
+@dataclass(slots=True)
+class Reclaimed:
+    """One page of reclaim: whose lease ran out, and what became of the jobs. No worker is late when `worker` is empty."""
+
+    worker: str
+    cursor: str
+    now_ms: int
+    next_lease_ms: int
+    back: int
+    died: int
+    unstarted: int
+
+
+@dataclass(slots=True)
+class Promoted:
+    """What promote moved, and when it is wanted next (Redis ms, 0 for never)."""
+
+    moved: int
+    now_ms: int
+    next_due_ms: int
+    next_lease_ms: int
+    waiting: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Everything that is known of one job. Times are Redis milliseconds; 0 stands for none."""
+
+    status: str
+    now_ms: int
+    record_bytes: bytes
+    state: State
+    failures: list[Failure]
+    progress: tuple[float, str] | None
+    outcome: Outcome | None
+    at_ms: int
+    hold: bytes
+    paused: bool
+    lease_deadline_ms: int
+
+    def record(self) -> Record | None:
+        """Read the record; raises RecordCorrupt or RecordTooNew."""
+        return read_record(self.record_bytes) if self.record_bytes else None
+
+
+_progress = msgspec.msgpack.Decoder(tuple[float, str])
+
+
+def parse_found(reply: list[Any]) -> Found:
+    """Read the reply of find."""
+    status, now, record, state, errors, progress, outcome, at, hold, paused, deadline = reply
+    return Found(
+        status.decode(), now, record, read_state(state), read_failures(errors),
+        _progress.decode(progress) if progress else None,
+        read_outcome(outcome) if outcome else None,
+        at, hold, paused == 1, deadline,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The jobs of a queue by status, its totals, and the counts of the last minutes.
+
+    `minutes` maps a name (completed, failed, retried, stalled, spent_ms) to {age in minutes: amount}.
+    """
+
+    now_ms: int
+    waiting: int
+    delayed: int
+    active: int
+    dead: int
+    cancelled: int
+    kept: int
+    workers: int
+    oldest_ms: int
+    paused_since_ms: int
+    totals: Mapping[str, int]
+    minutes: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+
+
+def parse_counts(reply: list[Any]) -> Counts:
+    """Read the reply of stats."""
+    now = reply[0]
+    meta = {reply[9][at].decode(): int(reply[9][at + 1]) for at in range(0, len(reply[9]), 2)}
+    this_minute = now // 60_000
+    totals: dict[str, int] = {}
+    minutes: dict[str, dict[int, int]] = {}
+    for name, value in meta.items():
+        if name[0] == "m" and name[1].isdigit():
+            stamp = meta.get(name + "@")
+            if not name.endswith("@") and stamp is not None and 0 <= this_minute - stamp < 60:  # noqa: PLR2004 - minutes
+                minutes.setdefault(name.lstrip("m0123456789"), {})[this_minute - stamp] = value
+        else:
+            totals[name] = value
+    paused = totals.pop("paused", 0)
+    return Counts(now, *(max(0, number) for number in reply[1:9]), paused, totals, minutes)
+
+
+def refuse(reply: Any, what: str, where: str) -> None:
+    """Raise CommandRefused when a reply is an error; `where` names the server."""
+    if isinstance(reply, Exception):
+        text = f"{where} refused {what}: {reply}.."
+        raise CommandRefused(text) from reply

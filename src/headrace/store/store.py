@@ -1,0 +1,271 @@
+"""The only place that sends queue commands: one method per transition, each one script on one queue.
+
+Methods that a worker batches into one round trip are split into `pack_...` (bytes of the call) and the reply types of
+`replies.py`; the rest take a client and return what became of it. A client is anything that carries packed commands.
+"""
+
+from __future__ import annotations
+
+import builtins  # noqa: TC003 - names a type beside a method called list
+from typing import TYPE_CHECKING, Any, Protocol
+
+from headrace.errors import OptionError
+from headrace.keys import QueueKeys, queues_key
+from headrace.record import State, read_state
+from headrace.resp import pack_command
+from headrace.store import replies
+from headrace.store.script import PreparedScript, load_scripts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: Jobs in one call of enqueue; larger batches are sent as several calls in one round trip.
+ENQUEUE_CALL_JOBS = 1_000
+#: Queues whose packed calls are remembered; the longest unused one is forgotten first.
+MAX_PREPARED_QUEUES = 10_000
+
+
+class Client(Protocol):
+    """Carries packed commands to the server and returns their replies in order; error replies stand in the list."""
+
+    async def roundtrip(self, payload: bytes, count: int) -> list[Any]:
+        """Send `count` packed commands; raises ConnectionLost when not all replies came."""
+        ...
+
+
+class SyncClient(Protocol):
+    """Does what a `Client` does, from synchronous code."""
+
+    def roundtrip(self, payload: bytes, count: int) -> list[Any]:
+        """Send `count` packed commands; raises ConnectionLost when not all replies came."""
+        ...
+
+
+class QueueCalls:
+    """The scripts of one queue, packed; `letter` is the queue that takes its dead, itself without another."""
+
+    __slots__ = ("_prepared", "keys", "letter", "names", "wake")
+
+    def __init__(self, prefix: str, queue: str, letter: str | None) -> None:
+        self.keys = QueueKeys(prefix, queue)
+        self.letter = QueueKeys(prefix, letter or queue)
+        self.wake = self.keys.wake.encode()
+        self._prepared: dict[str, PreparedScript] = {}
+
+    def __getitem__(self, name: str) -> PreparedScript:
+        """Return one script on the keys of this queue."""
+        prepared = self._prepared.get(name)
+        if prepared is None:
+            script = load_scripts()[name]
+            keys = [
+                self.letter[key.removeprefix("letter_")] if key.startswith("letter_") else self.keys[key]
+                for key in script.key_names
+            ]
+            prepared = self._prepared[name] = PreparedScript(script, keys)
+        return prepared
+
+
+class Store:
+    """Send the transitions of queues below one key prefix.
+
+    Args:
+        prefix: What all keys start with.
+        where: How the server is called in errors.
+    """
+
+    def __init__(self, prefix: str, *, where: str) -> None:
+        self.prefix = prefix
+        self._where = where
+        self._queues: dict[tuple[str, str | None], QueueCalls] = {}
+
+    def queue(self, name: str, letter: str | None = None) -> QueueCalls:
+        """Return the packed calls of a queue.
+
+        Raises:
+            OptionError: The name is empty, too long or holds a brace or white space.
+        """
+        calls = self._queues.get((name, letter))
+        if calls is None:
+            for each in (name, letter or name):
+                check_queue_name(each)
+            if len(self._queues) >= MAX_PREPARED_QUEUES:
+                del self._queues[next(iter(self._queues))]
+            calls = self._queues[name, letter] = QueueCalls(self.prefix, name, letter)
+        return calls
+
+    async def run(self, client: Client, payloads: Sequence[bytes]) -> builtins.list[Any]:
+        """Send packed script calls in one round trip, loading the scripts when the server does not know them.
+
+        Returns:
+            One reply a payload; an error reply stands as an exception in its place.
+
+        Raises:
+            ConnectionLost: The connection broke; which calls took effect is unknown.
+        """
+        answers = await client.roundtrip(b"".join(payloads), len(payloads))
+        missing = _missing_scripts(answers)
+        if missing:
+            again, loads = _with_loads(payloads, missing)
+            late = await client.roundtrip(b"".join(again), len(again))
+            _fill(answers, missing, late[loads:])
+        return answers
+
+    def run_sync(self, client: SyncClient, payloads: Sequence[bytes]) -> builtins.list[Any]:
+        """Do what `run` does, from synchronous code."""
+        answers = client.roundtrip(b"".join(payloads), len(payloads))
+        missing = _missing_scripts(answers)
+        if missing:
+            again, loads = _with_loads(payloads, missing)
+            _fill(answers, missing, client.roundtrip(b"".join(again), len(again))[loads:])
+        return answers
+
+    async def call(self, client: Client, payload: bytes, what: str) -> Any:
+        """Send one packed script call and return its reply; raises CommandRefused on an error reply."""
+        (reply,) = await self.run(client, (payload,))
+        replies.refuse(reply, what, self._where)
+        return reply
+
+    # Transitions
+
+    def pack_enqueue(
+        self, queue: str, priority: int, delay_ms: int, batch: Sequence[str | bytes], *, unique_key: str = "", resent: bool
+    ) -> list[bytes]:
+        """Pack the calls that accept jobs; `batch` is id, body, id, body ...; a call takes `ENQUEUE_CALL_JOBS` jobs."""
+        script = self.queue(queue)["enqueue"]
+        step = 2 * ENQUEUE_CALL_JOBS
+        head = (priority, delay_ms, unique_key, int(resent))
+        return [script.pack((*head, *batch[at : at + step])) for at in range(0, len(batch), step)]
+
+    def pack_reserve(self, calls: QueueCalls, worker: str, lease_ms: int, start: int, prefetch: int) -> bytes:
+        """Pack the lease of up to `start` jobs that are run at once and `prefetch` that are only held."""
+        return calls["reserve"].pack((worker, lease_ms, start, prefetch))
+
+    def pack_renew(self, calls: QueueCalls, worker: str, lease_ms: int) -> bytes:
+        """Pack the extension of a worker's lease."""
+        return calls["renew"].pack((worker, lease_ms))
+
+    async def reclaim(self, client: Client, queue: str, max_stalled: int) -> list[replies.Reclaimed]:
+        """Take the jobs of all workers of a queue whose lease ran out back to their lists.
+
+        Returns:
+            One entry a page; the last one names no worker and holds the next lease deadline. At most 1,000 pages.
+        """
+        script = self.queue(queue)["reclaim"]
+        pages: list[replies.Reclaimed] = []
+        worker, cursor = "", "0"
+        while len(pages) < 1_000:  # noqa: PLR2004 - half a million holds
+            reply = await self.call(client, script.pack((worker, cursor, max_stalled)), "reclaim")
+            page = replies.Reclaimed(reply[0].decode(), reply[1].decode(), *reply[2:])
+            pages.append(page)
+            if not page.worker:
+                break
+            worker, cursor = (page.worker, page.cursor) if page.cursor != "0" else ("", "0")
+        return pages
+
+    async def promote(self, client: Client, queue: str) -> replies.Promoted:
+        """Move due jobs to their lists and wake a worker for jobs that wait without one."""
+        reply = await self.call(client, self.queue(queue)["promote"].pack(()), "promote")
+        return replies.Promoted(*reply[:4], reply[4] == 1)
+
+    async def survey(self, client: Client, queues: Sequence[str]) -> tuple[int, int, list[int]]:
+        """Look at many queues at once; returns now, the earliest event (ms, 0 for none), indexes with something to do."""
+        names = ("levels", "delayed", "leases")
+        keys = [QueueKeys(self.prefix, queue)[name] for queue in queues for name in names]
+        reply = await self.call(client, PreparedScript(load_scripts()["survey"], keys).pack(()), "survey")
+        return reply[0], reply[1], reply[2:]
+
+    async def mine(self, client: Client, queue: str, worker: str) -> dict[bytes, bytes]:
+        """Return id -> hold of all that the server believes the worker to hold; at most 1,000 pages."""
+        script = self.queue(queue)["mine"]
+        cursor = "0"
+        found: dict[bytes, bytes] = {}
+        for _ in range(1_000):
+            page, pairs = await self.call(client, script.pack((worker, cursor)), "mine")
+            found.update(zip(pairs[::2], pairs[1::2], strict=True))
+            cursor = page.decode()
+            if cursor == "0":
+                break
+        return found
+
+    async def report(self, client: Client, queue: str, job_id: str, hold: bytes, note: bytes) -> bool:
+        """Note the progress of a held job; False when the hold is not the current one."""
+        reply = await self.call(client, self.queue(queue)["report"].pack((job_id, hold, note)), "report")
+        return bool(reply == 1)
+
+    async def watch(self, client: Client, queue: str, job_id: str, inbox: str, *, enter: bool) -> tuple[str, bytes]:
+        """Return the status and outcome of a job, and enter (or take out) an inbox while it is pending."""
+        payload = self.queue(queue)["watch"].pack((job_id, inbox, int(enter)))
+        status, outcome = await self.call(client, payload, "watch")
+        return status.decode(), outcome
+
+    async def find(self, client: Client, queue: str, job_id: str) -> replies.Found:
+        """Return everything that is known of one job; its status is 'missing' when nothing is."""
+        return replies.parse_found(await self.call(client, self.queue(queue)["find"].pack((job_id,)), "find"))
+
+    async def cancel(self, client: Client, queue: str, job_id: str, unique_key: str = "") -> str:
+        """Cancel a job; returns cancelled, asked (it runs), or the status it already had."""
+        calls = self.queue(queue)
+        reply = await self.call(client, calls["cancel"].pack((job_id, calls.keys.control, unique_key)), "cancel")
+        return str(reply.decode())
+
+    async def retry(self, client: Client, queue: str, ids: Sequence[str | bytes], letter: str | None = None) -> int:
+        """Put up to 1,000 dead or cancelled jobs back; returns how many there were."""
+        return int(await self.call(client, self.queue(queue, letter)["retry"].pack(tuple(ids)), "retry"))
+
+    async def states(self, client: Client, queue: str, ids: Sequence[str | bytes]) -> builtins.list[State]:
+        """Return the counts of up to 1,000 jobs."""
+        reply = await self.call(client, pack_command("HMGET", self.queue(queue).keys["state"], *ids), "HMGET")
+        return [read_state(text) for text in reply]
+
+    async def pause(self, client: Client, queue: str, *, paused: bool) -> bool:
+        """Pause or resume a queue; False when it already was."""
+        calls = self.queue(queue)
+        return bool(await self.call(client, calls["pause"].pack((int(paused), calls.keys.control)), "pause"))
+
+    async def clear(self, client: Client, queue: str, status: str, limit: int) -> int:
+        """Delete one page of jobs of one status; 0 when none is left."""
+        return int(await self.call(client, self.queue(queue)["clear"].pack((status, limit)), "clear"))
+
+    async def list(self, client: Client, queue: str, status: str, cursor: str, limit: int) -> tuple[str, Any]:
+        """Return the next cursor ('0' at the end) and one page of ids."""
+        page, ids = await self.call(client, self.queue(queue)["list"].pack((status, cursor, limit)), "list")
+        return page.decode(), ids
+
+    async def stats(self, client: Client, queue: str) -> replies.Counts:
+        """Return the counts of a queue."""
+        return replies.parse_counts(await self.call(client, self.queue(queue)["stats"].pack(()), "stats"))
+
+    async def remember_queues(self, client: Client, names: Sequence[str]) -> None:
+        """Note queue names in the index of queues."""
+        await self.call(client, pack_command("SADD", queues_key(self.prefix), *names), "SADD")
+
+    async def queue_names(self, client: Client) -> list[str]:
+        """Return the names of all queues that were ever used, sorted."""
+        reply = await self.call(client, pack_command("SMEMBERS", queues_key(self.prefix)), "SMEMBERS")
+        return sorted(name.decode() for name in reply)
+
+
+def check_queue_name(name: str) -> None:
+    """Refuse a queue name that cannot be a hash tag.
+
+    Raises:
+        OptionError: The name is empty, longer than 100 characters, or holds a brace, white space or a control character.
+    """
+    if not 0 < len(name) <= 100 or any(c in "{}" or c.isspace() or not c.isprintable() for c in name):  # noqa: PLR2004
+        text = f"queue name {name!r}: expected 1 to 100 printable characters without white space and braces"
+        raise OptionError(text + ". Rename the queue.")
+
+
+def _missing_scripts(answers: Sequence[Any]) -> list[int]:
+    return [at for at, answer in enumerate(answers) if getattr(answer, "code", "") == "NOSCRIPT"]
+
+
+def _with_loads(payloads: Sequence[bytes], missing: Sequence[int]) -> tuple[list[bytes], int]:
+    # Why: a script that was not there did nothing, so only its own call is sent again, once, behind the load.
+    loads = [pack_command("SCRIPT", "LOAD", script.source) for script in load_scripts().values()]
+    return [*loads, *(payloads[at] for at in missing)], len(loads)
+
+
+def _fill(answers: list[Any], places: Sequence[int], late: Sequence[Any]) -> None:
+    for at, answer in zip(places, late, strict=True):
+        answers[at] = answer

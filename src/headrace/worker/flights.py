@@ -1,0 +1,379 @@
+"""Round trips of a worker: one at a time on the jobs lane, each settling what has ended and reserving what comes next.
+
+While one is under way, what ends meanwhile gathers for the next, so that a busy worker batches by itself; a small delay
+does the same for a worker whose buffer is full. Nothing here runs by the clock while the worker is idle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from headrace.errors import CommandRefused, ConnectionLost
+from headrace.record import FRESH, read_state
+from headrace.store import replies
+from headrace.worker.attempt import Attempt
+from headrace.worker.plan import Rate, plan_ask, plan_prefetch, share
+from headrace.worker.served import SETTLE_CALL_JOBS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headrace.pool.link import Link
+    from headrace.worker.host import Host
+    from headrace.worker.served import Served
+    from headrace.worker.settling import Settling
+    from headrace.worker.slots import Slots
+
+logger = logging.getLogger(__name__)
+
+#: Ends of jobs may wait this long for company while the buffer still has work, seconds.
+GATHER: Final = 0.002
+#: So many ends travel at once without waiting for more.
+GATHER_JOBS: Final = 64
+#: A round trip on the jobs lane that takes longer is given up, seconds.
+FLIGHT_TIMEOUT: Final = 10.0
+
+
+class Flights:
+    """Send the round trips of one worker.
+
+    Args:
+        host: The app.
+        link: Connection of the jobs lane.
+        queues: The queues that the worker serves, by name.
+        slots: Where reserved jobs go.
+        settling: What has ended.
+        lease_ms: Length of a lease.
+        lease_lost: Called with a queue when the server says that the lease on it ran out.
+        looked: Called after each round trip with the queues that were asked for jobs, if any.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        link: Link,
+        queues: dict[str, Served],
+        slots: Slots,
+        settling: Settling,
+        *,
+        lease_ms: int,
+        lease_lost: Callable[[Served], None],
+        looked: Callable[[list[Served]], None],
+    ) -> None:
+        self.reserving = True
+        self.total = 0
+        self.jobs_total = 0
+        self._host = host
+        self._link = link
+        self._queues = queues
+        self._slots = slots
+        self._settling = settling
+        self._lease_ms = lease_ms
+        self._lease_lost = lease_lost
+        self._looked = looked
+        self._rate = Rate()
+        self._wanted = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._under_way = False
+        self._landed: asyncio.Future[None] | None = None
+        self._offset_ms = time.time() * 1000 - time.monotonic() * 1000
+        self._turn = 0
+        self._last_end = 0.0
+        self._last_count = 0
+
+    def server_ms(self) -> int:
+        """Return the server's time, as of the last reply and this process's clock."""
+        return int(self._offset_ms + time.monotonic() * 1000)
+
+    def loop_time(self, server_ms: int) -> float:
+        """Return the loop's time of a moment of the server's clock."""
+        loop = asyncio.get_running_loop()
+        return loop.time() + (server_ms - self._offset_ms) / 1000 - time.monotonic()
+
+    def kick(self) -> None:
+        """Send the next round trip as soon as possible."""
+        self._wanted.set()
+
+    def note(self) -> None:
+        """Look whether something should travel now, or soon."""
+        if self._under_way or self._wanted.is_set():
+            return
+        if not self._slots.buffer or self._pending() >= GATHER_JOBS:
+            self._wanted.set()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(GATHER, self._gathered)
+
+    async def announce(self, attempt: Attempt) -> None:
+        """Record that a held job is being run, and wait until that is recorded."""
+        attempt.served.starting.append(attempt)
+        self.kick()
+        # Bound: each landing of a round trip; the one that carries the entry turns the hold into a started one.
+        while b"-" in attempt.hold and attempt.id_bytes in attempt.served.attempts:
+            if self._landed is None:
+                self._landed = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._landed)
+
+    async def run(self) -> None:
+        """Send round trips until cancelled."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            self._cancel_timer()
+            while self._flies_again():
+                if not await self._fly():
+                    break
+
+    async def flush(self, timeout: float) -> bool:
+        """Settle everything that has ended, with the run loop stopped; False when that was not possible in time."""
+        deadline = time.monotonic() + timeout
+        self.reserving = False
+        while self._pending() or any(served.starting for served in self._queues.values()):
+            await self._fly()
+            if time.monotonic() > deadline:
+                return False
+        return True
+
+    def close(self) -> None:
+        """Let go of the timer."""
+        self._cancel_timer()
+
+    def _gathered(self) -> None:
+        self._timer = None
+        self._wanted.set()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _pending(self) -> int:
+        return sum(served.pending for served in self._queues.values() if served.plain or served.rich)
+
+    def _flies_again(self) -> bool:
+        pending = self._pending()
+        if pending >= GATHER_JOBS or (pending and not self._slots.buffer):
+            return True
+        if any(served.starting for served in self._queues.values()):
+            return True
+        if self.hungry():
+            return True
+        if pending and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(GATHER, self._gathered)
+        return False
+
+    def hungry(self) -> bool:
+        """Tell whether a reserve is wanted from a queue that may have jobs."""
+        return bool(self._asks())
+
+    def can_take(self, served: Served) -> bool:
+        """Tell whether a job of a queue could be started now."""
+        if not self.reserving or self._slots.free <= len(self._slots.buffer):
+            return False
+        return served.limit is None or len(served.attempts) < served.limit
+
+    def _asks(self) -> list[tuple[Served, int, int]]:
+        """Return what to reserve from which queue; nothing while the buffer holds most of what it should."""
+        if not self.reserving:
+            return []
+        hot = [served for served in self._queues.values() if served.hot and not served.paused]
+        if not hot:
+            return []
+        slots = self._slots
+        target = plan_prefetch(self._rate.value, slots.concurrency)
+        ask = plan_ask(slots.free, len(slots.buffer), target)
+        if not ask.start and ask.prefetch * 2 < target:
+            return []
+        if not ask.total:
+            return []
+        part = share(ask, len(hot))
+        self._turn += 1
+        first = self._turn % len(hot)
+        asks: list[tuple[Served, int, int]] = []
+        for served in hot[first:] + hot[:first]:
+            start, prefetch = part.start, part.prefetch
+            if served.limit is not None:
+                room = max(0, served.limit - len(served.attempts))
+                start, prefetch = min(start, room), 0
+            if start + prefetch:
+                asks.append((served, start, prefetch))
+        return asks
+
+    async def _fly(self) -> bool:
+        """Send one round trip; False when it did not come back."""
+        payloads: list[bytes] = []
+        readers: list[tuple[Served, str, Any]] = []
+        self._under_way = True
+        began = time.monotonic()
+        try:
+            for served in self._queues.values():
+                if served.reconcile:
+                    await self._reconcile(served)
+                if served.plain or served.rich or served.starting:
+                    self._pack_settles(served, payloads, readers)
+            for served, start, prefetch in self._asks():
+                payloads.append(
+                    self._host.store.pack_reserve(served.calls, served.worker, self._lease_ms, start, prefetch)
+                )
+                readers.append((served, "reserve", start + prefetch))
+            if not payloads:
+                return False
+            answers = await self._host.store.run(self._link, payloads)
+        except ConnectionLost:
+            self._restore(readers)
+            await asyncio.sleep(random.uniform(0.01, 0.05))  # noqa: S311 - jitter, no secret
+            self._wanted.set()
+            return False
+        finally:
+            self._under_way = False
+            self._land()
+        self.total += 1
+        return self._read(readers, answers, began)
+
+    def _pack_settles(self, served: Served, payloads: list[bytes], readers: list[tuple[Served, str, Any]]) -> None:
+        marks: list[str | bytes | int] = []
+        for attempt in served.starting:
+            if attempt.id_bytes in served.attempts:
+                marks += ("start", attempt.id_bytes, attempt.hold, 0, "", "")
+        started, served.starting = served.starting, []
+        plain, served.plain = served.plain, []
+        rich, served.rich = served.rich, {}
+        spent_ms, served.spent = round(served.spent * 1000), 0.0
+        settings = self._host.settings
+        keep_ms = round(settings.keep_dead * 1000)
+        idle = int(not served.attempts)
+        calls: list[tuple[str | None, list[bytes], list[str | bytes | int]]] = []
+        step = 2 * SETTLE_CALL_JOBS
+        for at in range(0, len(plain), step):
+            calls.append((None, plain[at : at + step], []))
+        for letter, entries in [(None, marks), *rich.items()] if marks else rich.items():
+            for at in range(0, len(entries), 6 * SETTLE_CALL_JOBS):
+                calls.append((letter, [], entries[at : at + 6 * SETTLE_CALL_JOBS]))
+        for index, (letter, some, entries) in enumerate(calls):
+            last = index == len(calls) - 1
+            script = (served.calls if letter is None else served.store.queue(served.name, letter))["settle"]
+            payloads.append(
+                script.pack(
+                    (
+                        served.worker, self._lease_ms, idle if last else 0, spent_ms if last else 0,
+                        settings.keep_finished_count, keep_ms, len(some) // 2, *some, *entries,
+                    )  # fmt: skip
+                )
+            )
+            readers.append((served, "settle", (letter, some, entries, started if last else [])))
+
+    def _restore(self, readers: list[tuple[Served, str, Any]]) -> None:
+        """Put back what was in a round trip that did not come back: what of it took effect is not known."""
+        for served, what, detail in readers:
+            if what == "reserve":
+                served.reconcile = True
+            else:
+                letter, some, entries, started = detail
+                served.uncertain = True
+                served.plain[:0] = some
+                served.starting += started
+                entries = _without_marks(entries)
+                if entries:
+                    served.rich[letter] = [*entries, *served.rich.get(letter, [])]
+
+    def _read(self, readers: list[tuple[Served, str, Any]], answers: list[Any], began: float) -> bool:
+        now = time.monotonic()
+        done = 0
+        fresh: list[Attempt] = []
+        asked: list[Served] = []
+        loop_now = asyncio.get_running_loop().time()
+        for (served, what, detail), answer in zip(readers, answers, strict=True):
+            if isinstance(answer, Exception):
+                self._refused(served, what, detail, answer)
+                continue
+            self._offset_ms = answer[1] - (began + now) * 500
+            if answer[0] == replies.LEASE_LOST:
+                if what == "reserve" or not served.uncertain:
+                    self._lease_lost(served)
+                continue
+            served.lease_at = loop_now
+            if what == "settle":
+                done += self._settled(served, detail, answer[2])
+            else:
+                fresh += self._reserved(served, replies.parse_reserved(answer), detail)
+                asked.append(served)
+        self._measure(done, now)
+        if fresh:
+            self.jobs_total += len(fresh)
+            self._slots.put(fresh)
+        self._looked(asked)
+        return not any(isinstance(answer, Exception) for answer in answers)
+
+    def _settled(self, served: Served, detail: Any, refused: list[bytes]) -> int:
+        _, some, entries, started = detail
+        for attempt in started:
+            attempt.hold = attempt.hold.replace(b"-", b"+", 2)
+        if refused and not served.uncertain:
+            self._settling.refused_total += len(refused)
+            logger.warning("late results refused", extra={"queue": served.name, "jobs": len(refused)})
+        served.uncertain = False
+        return len(some) // 2 + len(entries) // 6
+
+    def _reserved(self, served: Served, reply: replies.Reserved, asked: int) -> list[Attempt]:
+        served.paused = reply.status == replies.PAUSED
+        served.hot = reply.remain or len(reply.ids) >= asked
+        served.next_due = self.loop_time(reply.next_due_ms) if reply.next_due_ms else 0.0
+        served.next_lease = self.loop_time(reply.next_lease_ms) if reply.next_lease_ms else 0.0
+        host, known, attempts = self._host, reply.known, served.attempts
+        fresh: list[Attempt] = []
+        if not known:
+            for job_id, record, hold in zip(reply.ids, reply.records, reply.holds, strict=True):
+                attempts[job_id] = attempt = Attempt(host, served, job_id, hold, record or b"", FRESH, b"")
+                fresh.append(attempt)
+            return fresh
+        for index, (job_id, record, hold) in enumerate(zip(reply.ids, reply.records, reply.holds, strict=True)):
+            state, errors = known.get(index, (None, b""))
+            attempts[job_id] = attempt = Attempt(host, served, job_id, hold, record or b"", read_state(state), errors)
+            fresh.append(attempt)
+        return fresh
+
+    def _refused(self, served: Served, what: str, detail: Any, answer: Exception) -> None:
+        # Why: such as out of memory or a read-only replica after a failover; it is tried again, not lost.
+        logger.error(
+            "the server refused a round trip; look at its log",
+            extra={"queue": served.name, "call": what, "reason": str(answer)[:300]},
+        )
+        self._restore([(served, what, detail)])
+        asyncio.get_running_loop().call_later(0.2, self.kick)
+
+    async def _reconcile(self, served: Served) -> None:
+        """Hand back what the server believes this worker to hold and it does not: the reply that said so was lost."""
+        try:
+            mine = await self._host.store.mine(self._link, served.name, served.worker)
+        except CommandRefused as error:
+            logger.warning("cannot compare holds yet", extra={"queue": served.name, "reason": str(error)[:300]})
+            return
+        pending = set(served.plain[::2])
+        for entries in served.rich.values():
+            pending.update(entry for entry in entries[1::6] if isinstance(entry, bytes))
+        for job_id, hold in mine.items():
+            if job_id not in served.attempts and job_id not in pending:
+                served.add_entry("back", job_id, hold, 0, "", "")
+        served.reconcile = False
+
+    def _measure(self, done: int, now: float) -> None:
+        if done and self._last_count:
+            self._rate.add(done, min(0.1, now - self._last_end))
+        self._last_count = done
+        self._last_end = now
+
+    def _land(self) -> None:
+        landed, self._landed = self._landed, None
+        if landed is not None and not landed.done():
+            landed.set_result(None)
+
+
+def _without_marks(entries: list[Any]) -> list[Any]:
+    kept: list[Any] = []
+    for at in range(0, len(entries), 6):
+        if entries[at] != "start":
+            kept += entries[at : at + 6]
+    return kept

@@ -1,0 +1,68 @@
+"""What a worker asks of the app that it belongs to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from headrace.census import Census
+    from headrace.clock import Clock
+    from headrace.events import EventBus
+    from headrace.middleware import Hooks
+    from headrace.pool.link import Link
+    from headrace.pool.pool import Pool
+    from headrace.settings import Settings
+    from headrace.store.store import Store
+    from headrace.task import Registry
+
+
+class Host(Protocol):
+    """An open app, as its workers see it."""
+
+    settings: Settings
+    tasks: Registry
+    hooks: Hooks
+    events: EventBus
+
+    @property
+    def pool(self) -> Pool:
+        """The pool that gives the worker its links."""
+        ...
+
+    @property
+    def store(self) -> Store:
+        """The store that packs and sends transitions."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """The one clock of the process."""
+        ...
+
+    @property
+    def control(self) -> Link:
+        """The link of the control lane, shared with the app."""
+        ...
+
+    @property
+    def census_book(self) -> Census:
+        """Where everything live is entered."""
+        ...
+
+    async def listen(self, channels: Iterable[str], callback: Callable[[str, bytes], None]) -> None:
+        """Call back with channel and message of these control channels."""
+        ...
+
+    def unlisten(self, callback: Callable[[str, bytes], None]) -> None:
+        """Stop calling back."""
+        ...
+
+    async def __aenter__(self) -> Any:
+        """Open the app, or count another use of it."""
+        ...
+
+    async def __aexit__(self, *exc: object) -> None:
+        """End this use of the app."""
+        ...

@@ -1,0 +1,96 @@
+"""How many jobs to ask for, from which queues: pure arithmetic, apart from everything that waits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+#: Work that is held ahead of the slots, in seconds of this worker's own throughput: a few round trips.
+HORIZON: Final = 0.008
+#: Jobs held ahead at most, and jobs asked for in one round trip at most.
+MAX_PREFETCH: Final = 1_000
+MAX_ASK: Final = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What to reserve: jobs that start at once, and further ones that are only held."""
+
+    start: int
+    prefetch: int
+
+    @property
+    def total(self) -> int:
+        """Both together."""
+        return self.start + self.prefetch
+
+
+def plan_prefetch(rate: float, concurrency: int) -> int:
+    """Return how many jobs to hold ahead of the slots.
+
+    Args:
+        rate: Jobs this worker finishes in a second while it has work.
+        concurrency: Its slots.
+
+    Slow jobs are not held ahead, so that they go to workers that are free.
+
+    Example:
+        >>> plan_prefetch(50_000.0, 100), plan_prefetch(10_000.0, 100), plan_prefetch(20.0, 100)
+        (400, 80, 0)
+    """
+    return min(MAX_PREFETCH, 4 * concurrency, int(rate * HORIZON))
+
+
+def plan_ask(free: int, buffered: int, target: int) -> Ask:
+    """Return what is missing.
+
+    Args:
+        free: Slots without a job.
+        buffered: Jobs that wait for a slot in this worker.
+        target: Jobs to hold ahead.
+
+    Example:
+        >>> plan_ask(free=100, buffered=0, target=0), plan_ask(free=0, buffered=10, target=80)
+        (Ask(start=100, prefetch=0), Ask(start=0, prefetch=70))
+    """
+    room = free - buffered
+    start = min(MAX_ASK, max(0, room))
+    prefetch = min(MAX_ASK - start, max(0, target + min(0, room)))
+    return Ask(start, prefetch)
+
+
+def share(ask: Ask, queues: int) -> Ask:
+    """Return the part of one of several queues, at least one job of each kind that is asked for at all.
+
+    Example:
+        >>> share(Ask(10, 0), 3)
+        Ask(start=4, prefetch=0)
+    """
+    return Ask(math.ceil(ask.start / queues), math.ceil(ask.prefetch / queues))
+
+
+class Rate:
+    """Jobs finished in a second while there was work: a moving average over about a tenth of a second of work."""
+
+    __slots__ = ("_jobs", "_seconds", "value")
+
+    def __init__(self) -> None:
+        self.value = 0.0
+        self._jobs = 0.0
+        self._seconds = 0.0
+
+    def add(self, jobs: int, seconds: float) -> None:
+        """Add what was finished during a time in which there was work.
+
+        Example:
+            >>> rate = Rate()
+            >>> rate.add(100, 0.01)
+            >>> round(rate.value)
+            10000
+        """
+        fade = math.exp(-seconds / 0.1)
+        self._jobs = self._jobs * fade + jobs
+        self._seconds = self._seconds * fade + seconds
+        if self._seconds > 0:
+            self.value = self._jobs / self._seconds

@@ -1,0 +1,80 @@
+"""One queue as a worker serves it: what it holds of it, what is to be settled, what comes next."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from headrace.store.store import QueueCalls, Store
+    from headrace.worker.attempt import Attempt
+
+#: Jobs in one call of settle; more are settled by further calls of the same round trip.
+SETTLE_CALL_JOBS: Final = 1_000
+
+
+class Served:
+    """The state of one queue in one worker. All jobs that the worker holds of it are in `attempts`.
+
+    Args:
+        name: Name of the queue.
+        store: Packs its calls.
+        limit: Most slots that it may use, None for no limit of its own.
+        worker: Name of the worker in its lease.
+    """
+
+    __slots__ = (
+        "attempts", "calls", "channel", "generation", "hot", "lease_at", "limit", "name", "next_due", "next_lease",
+        "parked", "paused", "plain", "reconcile", "rich", "running", "spent", "starting", "store", "uncertain", "worker_base",
+    )  # fmt: skip
+
+    def __init__(self, name: str, store: Store, limit: int | None, worker: str) -> None:
+        self.name = name
+        self.store = store
+        self.calls: QueueCalls = store.queue(name)
+        self.channel = self.calls.keys.control
+        self.limit = limit
+        self.worker_base = worker
+        self.generation = 0
+        self.hot = True
+        self.paused = False
+        #: Loop time when the lease was last extended.
+        self.lease_at = 0.0
+        #: Loop times of the next due job and of the next lease that runs out, 0 for none known.
+        self.next_due = 0.0
+        self.next_lease = 0.0
+        self.attempts: dict[bytes, Attempt] = {}
+        self.running = 0
+        #: Jobs that wait because the queue uses all slots that it may; bounded by what is reserved.
+        self.parked: deque[Attempt] = deque()
+        #: Completed jobs with nothing to keep: id, hold, id, hold ...
+        self.plain: list[bytes] = []
+        #: Entries of settle, six values each, by dead-letter queue.
+        self.rich: dict[str | None, list[str | bytes | int]] = {}
+        #: Seconds that the attempts to be settled ran.
+        self.spent = 0.0
+        #: Attempts that run although the server only knows them as held.
+        self.starting: list[Attempt] = []
+        #: A reply was lost: the server may believe that this worker holds more than it does.
+        self.reconcile = False
+        #: A settle was sent without an answer: what is refused now may have been recorded then.
+        self.uncertain = False
+
+    @property
+    def worker(self) -> str:
+        """Name of the worker in its current lease; a lost lease is followed by a new name."""
+        return f"{self.worker_base}.{self.generation}" if self.generation else self.worker_base
+
+    @property
+    def pending(self) -> int:
+        """Jobs that wait to be settled."""
+        return len(self.plain) // 2 + sum(len(entries) for entries in self.rich.values()) // 6
+
+    def add_entry(
+        self, verb: str, job_id: bytes, hold: bytes, number: int, text: bytes | str, extra: str, letter: str | None = None
+    ) -> None:
+        """Add one entry to what the next round trip settles."""
+        entries = self.rich.get(letter)
+        if entries is None:
+            entries = self.rich[letter] = []
+        entries += (verb, job_id, hold, number, text, extra)

@@ -1,0 +1,280 @@
+"""Slots: the units of concurrency of a worker. A slot is one task that runs jobs from the buffer, one after another.
+
+Measured: benchmarks/drain.py prints jobs/s of no-op jobs; a task for each job would cost more than all the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from headrace.errors import JobCancelled, JobTimeout, RecordCorrupt, RecordTooNew, UnknownTask
+from headrace.record import read_record
+from headrace.worker.drive import Rest, first_step
+from headrace.worker.runners import uncancel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headrace.census import Census
+    from headrace.worker.attempt import Attempt
+    from headrace.worker.runners import Runner
+    from headrace.worker.settling import Settling
+
+logger = logging.getLogger(__name__)
+
+#: After this long without a wait a slot lets the loop look at its sockets, seconds.
+TURN: Final = 0.002
+#: Seconds that a cancelled job gets before it is ended.
+CANCEL_MARGIN: Final = 5.0
+#: What is recorded at the edge of a job; a task that calls sys.exit() fails, and does not take the worker with it.
+JOB_ERRORS: Final = (Exception, asyncio.CancelledError, SystemExit)
+
+
+class Slots:
+    """Run the jobs of the buffer in at most `concurrency` slots.
+
+    Args:
+        census: Where the slots' tasks are counted.
+        concurrency: Slots, 1..10000.
+        runners: Runner by task name, as bytes in the record.
+        settling: Takes what became of each job.
+        deadline_set: Called with the loop-independent time (time.monotonic) at which a job must be looked at.
+        slow_step: Seconds that a coroutine may keep the loop without a warning.
+    """
+
+    def __init__(
+        self,
+        census: Census,
+        *,
+        concurrency: int,
+        runners: dict[bytes, Runner],
+        settling: Settling,
+        deadline_set: Callable[[float], None],
+        slow_step: float,
+    ) -> None:
+        self.concurrency = concurrency
+        self.buffer: deque[Attempt] = deque()
+        self.running: set[Attempt] = set()
+        self.started_total = 0
+        self.stalls_seen = 0
+        self._census = census
+        self._runners = runners
+        self._settling = settling
+        self._deadline_set = deadline_set
+        self._slow_step = slow_step
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._idle: list[asyncio.Future[None]] = []
+        self._base = contextvars.copy_context()
+        self._closing = False
+        self._next_end: asyncio.Future[None] | None = None
+
+    @property
+    def free(self) -> int:
+        """Slots without a job."""
+        return self.concurrency - len(self.running)
+
+    def put(self, attempts: list[Attempt]) -> None:
+        """Add jobs to the buffer and wake a slot."""
+        self.buffer.extend(attempts)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let one more slot look at the buffer, if there is a job for it; it wakes the next when its job waits."""
+        if not self.buffer:
+            return
+        while self._idle:
+            future = self._idle.pop()
+            if not future.done():
+                future.set_result(None)
+                return
+        if len(self._tasks) < self.concurrency and not self._closing:
+            task = self._census.create_task(self._slot(), name=f"slot {len(self._tasks)}", owner="worker")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def take_back(self) -> list[Attempt]:
+        """Empty the buffer and return what was in it: jobs that were never started."""
+        attempts = list(self.buffer)
+        self.buffer.clear()
+        return attempts
+
+    async def close(self) -> None:
+        """End all slots; the jobs they run must have ended or been stopped before."""
+        self._closing = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def next_end(self) -> asyncio.Future[None]:
+        """Return a future that ends with the next job that ends after having waited."""
+        self._next_end = asyncio.get_running_loop().create_future()
+        return self._next_end
+
+    def check_deadlines(self, now: float) -> float:
+        """Stop jobs past their soft or hard timeout; returns the next time to look (time.monotonic), 0 for none."""
+        following = 0.0
+        for attempt in list(self.running):
+            due = attempt.hard_at if attempt.stop is not None else attempt.soft_at
+            if not due:
+                continue
+            if due > now:
+                following = min(following or due, due)
+            elif attempt.stop is None:
+                self.stop(attempt, "timeout", JobTimeout)
+                following = min(following or attempt.hard_at, attempt.hard_at)
+            else:
+                self._end(attempt)
+        return following
+
+    def stop(self, attempt: Attempt, reason: str, error: type[BaseException] = JobCancelled) -> None:
+        """Tell a running job to stop: 'timeout', 'cancelled', 'lease lost' or 'shutdown'. It has a margin to do so."""
+        if attempt.stop is not None or attempt.slot is None:
+            return
+        attempt.stop = reason
+        now = time.monotonic()
+        if reason != "timeout" or not attempt.hard_at:
+            attempt.hard_at = now + CANCEL_MARGIN
+            self._deadline_set(attempt.hard_at)
+        if attempt.interrupt is not None:
+            attempt.interrupt(error)
+        else:
+            attempt.slot.cancel()
+
+    def _end(self, attempt: Attempt) -> None:
+        if attempt.slot is not None and not attempt.ended:
+            attempt.ended = True
+            attempt.slot.cancel()
+
+    async def _slot(self) -> None:
+        buffer = self.buffer
+        while True:
+            if buffer:
+                try:
+                    await self._run_buffer()
+                except asyncio.CancelledError:
+                    if self._closing:
+                        raise
+                self._settling.note()
+            if self._closing:
+                return
+            future = asyncio.get_running_loop().create_future()
+            self._idle.append(future)
+            try:
+                await future
+            except asyncio.CancelledError:
+                if self._closing:
+                    raise
+                # Why: a stop that came when its job had just ended; it is nobody's any more.
+                uncancel(_current_task())
+
+    async def _run_buffer(self) -> None:
+        """Run jobs until the buffer is empty. This is the hot path."""
+        buffer, settling, runners = self.buffer, self._settling, self._runners
+        now, copy = time.monotonic, self._base.copy
+        turn_ends = now() + TURN
+        while buffer:
+            attempt = buffer.popleft()
+            served = attempt.served
+            if served.limit is not None and served.running >= served.limit:
+                served.parked.append(attempt)
+                continue
+            if attempt.state.stalls and b"-" in attempt.hold:
+                await settling.announce(attempt)
+            record = attempt.record
+            began = now()
+            attempt.started = began
+            try:
+                runner = runners.get(record[10 : 10 + record[9]])
+                if runner is None or record[0] != 1:
+                    self._refuse(attempt)
+                    continue
+                coroutine = runner.start(attempt)
+            except (RecordCorrupt, RecordTooNew, IndexError) as error:
+                settling.unreadable(attempt, error)
+                continue
+            context = copy()
+            try:
+                yielded = context.run(first_step, attempt, coroutine)
+            except StopIteration as stop:
+                ended = now()
+                if ended - began > self._slow_step:
+                    self.stalled(attempt, ended - began)
+                settling.completed(attempt, runner, stop.value, ended - began)
+            except JOB_ERRORS as error:
+                ended = now()
+                settling.failed(attempt, runner, error, ended - began)
+            else:
+                await self._rest(attempt, runner, coroutine, context, yielded)
+                ended = now()
+                turn_ends = max(turn_ends, ended + TURN / 2)
+            if ended > turn_ends:
+                settling.note()
+                await asyncio.sleep(0)
+                turn_ends = now() + TURN
+
+    async def _rest(
+        self, attempt: Attempt, runner: Runner, coroutine: Any, context: contextvars.Context, yielded: Any
+    ) -> None:
+        """Run a job that waits: only now it gets what a waiting job needs."""
+        began = attempt.started
+        served = attempt.served
+        task = attempt.slot = _current_task()
+        self.running.add(attempt)
+        served.running += 1
+        if time.monotonic() - began > self._slow_step:
+            self.stalled(attempt, time.monotonic() - began)
+        soft, hard = runner.timeouts(attempt)
+        if soft:
+            attempt.soft_at = began + soft
+            attempt.hard_at = began + hard
+            self._deadline_set(attempt.soft_at)
+        elif hard:
+            attempt.soft_at = attempt.hard_at = began + hard
+            self._deadline_set(attempt.hard_at)
+        if b"-" in attempt.hold:
+            served.starting.append(attempt)
+        self.wake()
+        try:
+            result = await Rest(attempt, coroutine, context, yielded, self, self._slow_step)
+        except JOB_ERRORS as error:
+            if self._closing and attempt.stop is None:
+                raise
+            self._settling.failed(attempt, runner, error, time.monotonic() - began)
+        else:
+            self._settling.completed(attempt, runner, result, time.monotonic() - began)
+        finally:
+            self.running.discard(attempt)
+            served.running -= 1
+            if served.parked:
+                self.buffer.appendleft(served.parked.popleft())
+            attempt.slot = None
+            if task.cancelling():
+                uncancel(task)
+            if self._next_end is not None and not self._next_end.done():
+                self._next_end.set_result(None)
+        self._settling.note()
+
+    def _refuse(self, attempt: Attempt) -> None:
+        record = read_record(attempt.record)
+        text = f"task '{record.task}' is not registered here"
+        self._settling.unreadable(attempt, UnknownTask(text + ". Import the module that defines it in this worker."))
+
+    def stalled(self, attempt: Attempt, seconds: float) -> None:
+        """Name a coroutine that kept the loop from everything else."""
+        self.stalls_seen += 1
+        logger.warning(
+            "loop stalled by a task",
+            extra={"task": attempt.task, "job": attempt.id, "stalled_ms": round(seconds * 1000), "queue": attempt.queue},
+        )
+
+
+def _current_task() -> asyncio.Task[None]:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - a slot always runs in a task
+    return task
