@@ -260,7 +260,7 @@ def table(measure: str, subjects: Sequence[Subject]) -> Iterator[str]:
             rows.append(
                 [subject.name, f"{medians[subject.name]:,.0f}", f"{min(figures):,.0f} - {max(figures):,.0f}", ratio]
             )
-    rows += [[subject.name, "failed", error, ""] for subject in subjects if (error := subject.error_of(measure))]
+    rows += [[subject.name, "failed", "see below", ""] for subject in subjects if subject.error_of(measure)]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     for row in [rows[0], rule, *rows[1:]]:
@@ -269,6 +269,14 @@ def table(measure: str, subjects: Sequence[Subject]) -> Iterator[str]:
     if measure == "sleep":
         yield ""
         yield f"The ideal of {title} is {IDEAL_SLEEPS_PER_SECOND:,} jobs/s."
+
+
+def failures(subjects: Sequence[Subject]) -> Iterator[str]:
+    """Make the lines that tell what failed, each error of a subject once."""
+    for subject in subjects:
+        for error in dict.fromkeys(subject.errors.values()):
+            measures = [TITLES[measure][0] for measure in TITLES if subject.errors.get(measure) == error]
+            yield f"{subject.name} failed ({'all' if len(measures) == len(TITLES) else ', '.join(measures)}): {error}"
 
 
 def describe_machine() -> str:
@@ -347,6 +355,7 @@ def main() -> None:
     print(f"{'jobs':9}{given.count:,} ({given.repeats} repeats); each a number and a text of 200 bytes")
     for measure in TITLES:
         print("", *table(measure, subjects), sep="\n")
+    print("", *failures(subjects), sep="\n")
     if given.json:
         rows = {one.name: {"version": one.version, "figures": one.figures, "errors": one.errors} for one in subjects}
         given.json.write_text(json.dumps({"facts": circumstances, "subjects": rows}, indent=2) + "\n")
