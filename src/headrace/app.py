@@ -3,47 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import socket
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from headrace.census import Census
-from headrace.clock import Clock
-from headrace.errors import HeadraceError, OptionError, UsageError
+from headrace.errors import OptionError, UsageError
 from headrace.events import EventBus
 from headrace.ids import random_name
-from headrace.inbox import Inbox
-from headrace.keys import inbox_channel
 from headrace.middleware import Hooks
-from headrace.pool.address import parse_address
-from headrace.pool.link import Lane
-from headrace.pool.pool import Pool
-from headrace.pool.sync_link import SyncLink
-from headrace.producer import Sender
 from headrace.queue import Queue
 from headrace.record import BodyWriter
 from headrace.retry import Exponential
-from headrace.server import ensure_server
+from headrace.session import Session, SyncSession
 from headrace.settings import Settings, load_settings
-from headrace.store.store import Store
 from headrace.task import Priority, Registry, Task, TaskDecorator, TaskOptions
 from headrace.worker.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-    from types import TracebackType
 
     from headrace.arguments import Signature
     from headrace.census import CensusRow
+    from headrace.clock import Clock
     from headrace.events import Event, Subscription
     from headrace.job import Job
-    from headrace.middleware import Lifespan, Middleware
     from headrace.pool.link import Link
+    from headrace.pool.pool import Pool
     from headrace.retry import Backoff
-    from headrace.server import ServerUse
     from headrace.store.replies import Found
+    from headrace.store.store import Store
     from headrace.task import Batch
 
 P = ParamSpec("P")
@@ -52,27 +39,12 @@ L = TypeVar("L")
 M = TypeVar("M")
 
 
-@dataclass(slots=True)
-class _Parts:
-    """What exists while an app is open."""
-
-    server: ServerUse | None
-    pool: Pool
-    store: Store
-    clock: Clock
-    user: Link
-    control: Link
-    inbox: Inbox
-    sender: Sender
-    reclaiming: set[str] = field(default_factory=set)
-
-
 class Headrace:
     """A job queue app.
 
     Args:
         url: Server; without one, the setting REDIS_URL, else a server started on a private socket.
-        settings: Field names of `headrace.settings.Settings` with values that override the environment, or a `Settings`.
+        settings: Values that override the environment, by field name of `headrace.settings.Settings`; or a `Settings`.
 
     Raises:
         SettingError: A setting is malformed.
@@ -95,11 +67,10 @@ class Headrace:
         self.hooks = Hooks()
         self._census = Census()
         self.events = EventBus(self._census, owner="app")
-        self._parts: _Parts | None = None
+        self._session: Session | None = None
         self._opening: asyncio.Lock | None = None
         self._opened = 0
-        self._listeners: dict[str, list[Callable[[str, bytes], None]]] = {}
-        self._sync: tuple[SyncLink, Sender, ServerUse | None] | None = None
+        self._sync: SyncSession | None = None
 
     # Tasks
 
@@ -124,7 +95,7 @@ class Headrace:
         max_age: float | None = None,
         process: bool = False,
     ) -> TaskDecorator: ...
-    def task(self, function: Any = None, /, **options: Any) -> Any:
+    def task(self, function: Any = None, /, **options: Any) -> Any:  # type: ignore[misc]  # options are checked below
         """Register a function as a task; see `headrace.task.TaskOptions` for the options.
 
         Raises:
@@ -138,7 +109,7 @@ class Headrace:
                 checked = TaskOptions(**given)
             except TypeError as error:
                 raise OptionError(f"task '{name}': {error}. See headrace.task.TaskOptions for the options.") from error
-            made = Task(target, checked, self)
+            made: Task[Any, Any, Any] = Task(target, checked, self)
             self.tasks.add(made)
             return made
 
@@ -157,7 +128,9 @@ class Headrace:
     # Lifetime
 
     async def __aenter__(self) -> Self:
-        """Open the app: find or start the server and connect. Opening an open app counts, and closes with its last exit.
+        """Open the app: find or start the server and connect.
+
+        Opening an open app counts; it closes with the last exit.
 
         Raises:
             ConnectionLost: The server could not be reached.
@@ -167,82 +140,37 @@ class Headrace:
         if self._opening is None:
             self._opening = asyncio.Lock()
         async with self._opening:
-            if self._parts is None:
-                self._parts = await self._open()
+            if self._session is None:
+                self._session = await Session.open(self.settings, self._census, self, self.id)
+                self.events.start()
             self._opened += 1
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         """Close the app with its last exit; afterwards the census is empty."""
         self._opened -= 1
         if self._opened == 0:
             await self._close()
 
-    async def _open(self) -> _Parts:
-        settings = self.settings
-        server: ServerUse | None = None
-        url = settings.redis_url
-        if url is None:
-            server = await asyncio.to_thread(ensure_server, settings.data_dir)
-            url = server.url
-        address = parse_address(url)
-        pool = Pool(
-            address,
-            maximum=settings.redis_max_connections,
-            census=self._census,
-            client_name=f"headrace:{socket.gethostname()}:{os.getpid()}",
-        )
-        try:
-            store = Store(settings.prefix, where=str(address))
-            clock = Clock(self._census)
-            user = pool.link(Lane.USER, "user", owner="app")
-            channel = inbox_channel(settings.prefix, self.id)
-            control = pool.link(
-                Lane.CONTROL, "control", owner="app", on_push=self._pushed, on_reopen=lambda: inbox.reopened()
-            )
-            inbox = Inbox(store, control, user, channel, self._census)
-            sender = Sender(
-                store, self, timeout=settings.redis_acquire_timeout, lease_ran_out=self._reclaim, where=str(address)
-            )
-            await control.roundtrip(b"*1\r\n$4\r\nPING\r\n", 1, timeout=settings.redis_acquire_timeout)
-            clock.start()
-            self.events.start()
-        except BaseException:
-            await pool.close()
-            if server is not None:
-                await asyncio.to_thread(server.release)
-            raise
-        return _Parts(server, pool, store, clock, user, control, inbox, sender)
-
     async def _close(self) -> None:
-        parts, self._parts, self._opening = self._parts, None, None
-        if parts is None:
+        session, self._session, self._opening = self._session, None, None
+        if session is None:
             return
         await self.events.aclose()
-        self.events = EventBus(self._census, owner="app")
-        await parts.inbox.close()
-        await parts.clock.close()
-        await parts.pool.close()
+        await session.close()
         self.close_sync()
-        if parts.server is not None:
-            await asyncio.to_thread(parts.server.release)
 
     def close_sync(self) -> None:
         """Close what `enqueue_sync` opened; it opens again on the next use."""
-        if self._sync is not None:
-            link, _, server = self._sync
-            self._sync = None
-            link.close()
-            if server is not None:
-                server.release()
+        sync, self._sync = self._sync, None
+        if sync is not None:
+            sync.close()
 
     @property
-    def _open_parts(self) -> _Parts:
-        if self._parts is None:
+    def _open_session(self) -> Session:
+        if self._session is None:
             raise UsageError("The app is not open. Use it inside `async with app:`.")
-        return self._parts
+        return self._session
 
     # What tasks, jobs and queues ask of the app
 
@@ -255,54 +183,45 @@ class Headrace:
 
     async def enqueue(self, batch: Batch) -> list[Job[Any]]:
         """Send a batch; use `Task.enqueue`."""
-        parts = self._open_parts
-        return await parts.sender.send(parts.user, batch)
+        session = self._open_session
+        return await session.sender.send(session.user, batch)
 
     def enqueue_sync(self, batch: Batch) -> list[Job[Any]]:
         """Send a batch from synchronous code; use `Task.enqueue_sync`. The app need not be open."""
         if self._sync is None:
-            settings = self.settings
-            server = ensure_server(settings.data_dir) if settings.redis_url is None else None
-            address = parse_address(server.url if server else settings.redis_url or "")
-            store = Store(settings.prefix, where=str(address))
-            # Why: a lost lease is left to workers here; nothing of this call may go on in the background.
-            sender = Sender(
-                store, self, timeout=settings.redis_acquire_timeout, lease_ran_out=lambda _: None, where=str(address)
-            )
-            self._sync = (SyncLink(address, name=f"headrace:{os.getpid()}:sync"), sender, server)
-        link, sender, _ = self._sync
-        return sender.send_sync(link, batch)
+            self._sync = SyncSession(self.settings, self)
+        return self._sync.sender.send_sync(self._sync.link, batch)
 
     async def find(self, queue: str, job_id: str) -> Found:
         """Return everything known of a job, looking into the dead-letter queues of its queue too."""
-        parts = self._open_parts
-        found = await parts.store.find(parts.user, queue, job_id)
+        session = self._open_session
+        found = await session.store.find(session.user, queue, job_id)
         if found.status == "missing":
             for letter in self.letters(queue):
-                other = await parts.store.find(parts.user, letter, job_id)
+                other = await session.store.find(session.user, letter, job_id)
                 if other.status != "missing":
                     return other
         return found
 
     async def outcome(self, queue: str, job_id: str, *, timeout: float | None) -> tuple[str, bytes]:
         """Wait for the end of a job; use `Job.result`."""
-        status, outcome = await self._open_parts.inbox.wait(queue, job_id, timeout)
+        status, outcome = await self._open_session.inbox.wait(queue, job_id, timeout)
         if status == "missing" and (await self.find(queue, job_id)).status == "failed":
             return "failed", b""
         return status, outcome
 
     async def cancel(self, queue: str, job_id: str, unique_key: str) -> str:
         """Cancel a job; use `Job.cancel`."""
-        parts = self._open_parts
-        return await parts.store.cancel(parts.user, queue, job_id, unique_key)
+        session = self._open_session
+        return await session.store.cancel(session.user, queue, job_id, unique_key)
 
     async def retry(self, queue: str, job_id: str) -> bool:
         """Put a dead or cancelled job back; use `Job.retry`."""
-        parts = self._open_parts
-        if await parts.store.retry(parts.user, queue, (job_id,)):
+        session = self._open_session
+        if await session.store.retry(session.user, queue, (job_id,)):
             return True
         for letter in self.letters(queue):
-            if await parts.store.retry(parts.user, queue, (job_id,), letter):
+            if await session.store.retry(session.user, queue, (job_id,), letter):
                 return True
         return False
 
@@ -324,16 +243,19 @@ class Headrace:
             OptionError: The name cannot be one of a queue.
             UsageError: The app is not open.
         """
-        parts = self._open_parts
-        return Queue(name, parts.store, lambda: self._open_parts.user, self, self.letters)
+        session = self._open_session
+        return Queue(name, session.store, lambda: self._open_session.user, self, self.letters)
 
     async def queues(self) -> list[Queue]:
         """Return all queues that were ever used."""
-        parts = self._open_parts
-        return [self.queue(name) for name in await parts.store.queue_names(parts.user)]
+        session = self._open_session
+        return [self.queue(name) for name in await session.store.queue_names(session.user)]
 
     def worker(
-        self, queues: Sequence[str] | Mapping[str, int | None] | None = None, concurrency: int | None = None, **options: Any
+        self,
+        queues: Sequence[str] | Mapping[str, int | None] | None = None,
+        concurrency: int | None = None,
+        **options: Any,
     ) -> Worker:
         """Return a worker for some queues; see `headrace.worker.worker.Worker`.
 
@@ -342,7 +264,9 @@ class Headrace:
             concurrency: Slots; without one, the setting QUEUE_CONCURRENCY.
             **options: Further options of `Worker`.
         """
-        limits = dict(queues) if isinstance(queues, dict) else dict.fromkeys(queues or self.tasks.queues() or ["default"])
+        limits = (
+            dict(queues) if isinstance(queues, dict) else dict.fromkeys(queues or self.tasks.queues() or ["default"])
+        )
         return Worker(self, limits, concurrency or self.settings.queue_concurrency, **options)
 
     def subscribe(self, event: str, callback: Callable[[Event], object], *, limit: int = 1024) -> Subscription:
@@ -358,22 +282,22 @@ class Headrace:
     @property
     def pool(self) -> Pool:
         """The pool of the open app; raises UsageError when it is not open."""
-        return self._open_parts.pool
+        return self._open_session.pool
 
     @property
     def store(self) -> Store:
         """The store of the open app; raises UsageError when it is not open."""
-        return self._open_parts.store
+        return self._open_session.store
 
     @property
     def clock(self) -> Clock:
         """The clock of the open app; raises UsageError when it is not open."""
-        return self._open_parts.clock
+        return self._open_session.clock
 
     @property
     def control(self) -> Link:
         """The control link of the open app; raises UsageError when it is not open."""
-        return self._open_parts.control
+        return self._open_session.control
 
     @property
     def census_book(self) -> Census:
@@ -384,40 +308,11 @@ class Headrace:
         """List every live timer, task, subscription, connection, thread and process of this app."""
         return self._census.entries()
 
-    def _pushed(self, channel: bytes, message: bytes) -> None:
-        parts = self._parts
-        if parts is None:
-            return
-        if channel.decode() == parts.inbox.channel:
-            parts.inbox.deliver(message)
-        else:
-            for callback in self._listeners.get(channel.decode(), ()):
-                callback(channel.decode(), message)
-
     async def listen(self, channels: Iterable[str], callback: Callable[[str, bytes], None]) -> None:
         """Call back with channel and message of these control channels; for workers."""
-        names = list(channels)
-        for name in names:
-            self._listeners.setdefault(name, []).append(callback)
-        await self._open_parts.control.subscribe(names)
+        await self._open_session.listen(channels, callback)
 
     def unlisten(self, callback: Callable[[str, bytes], None]) -> None:
-        """Stop calling back."""
-        for name in list(self._listeners):
-            self._listeners[name] = [other for other in self._listeners[name] if other != callback]
-            if not self._listeners[name]:
-                del self._listeners[name]
-
-    def _reclaim(self, queue: str) -> None:
-        parts = self._parts
-        if parts is None or queue in parts.reclaiming:
-            return
-        parts.reclaiming.add(queue)
-
-        async def reclaim() -> None:
-            try:
-                await parts.store.reclaim(parts.control, queue, self.settings.max_stalled)
-            finally:
-                parts.reclaiming.discard(queue)
-
-        self._census.create_task(reclaim(), name=f"reclaim {queue}", owner="app", expected=(HeadraceError,))
+        """Stop calling back; for workers."""
+        if self._session is not None:
+            self._session.unlisten(callback)

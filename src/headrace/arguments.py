@@ -115,7 +115,9 @@ class Signature:
         try:
             return decoder.decode(payload)
         except (msgspec.DecodeError, ValueError, TypeError) as error:
-            raise RecordCorrupt(f"task '{self.task}': {self._name_place(str(error))}. It takes {self._signature}.") from error
+            raise RecordCorrupt(
+                f"task '{self.task}': {self._name_place(str(error))}. It takes {self._signature}."
+            ) from error
 
     def decode_keywords(self, keywords: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
         """Return the keyword arguments in the annotated types; raises RecordCorrupt."""
@@ -169,7 +171,7 @@ class Signature:
         holder = types.SimpleNamespace(__annotations__={name: annotations[name]})
         scope = getattr(inspect.unwrap(self._function), "__globals__", {})
         try:
-            return typing.get_type_hints(holder, scope, include_extras=True)[name]  # type: ignore[arg-type]  # any object with annotations will do
+            return typing.get_type_hints(holder, scope, include_extras=True)[name]
         except NameError as error:
             if name == "return":
                 return otherwise
@@ -205,7 +207,9 @@ def _array_length(payload: bytes) -> int:
     raise RecordCorrupt(f"arguments start with byte {head:#x}: expected an array. Something else wrote to this key.")
 
 
-def keyword_payloads(task: str, keywords: Mapping[str, object], encode: Callable[[object], bytes]) -> dict[str, msgspec.Raw]:
+def keyword_payloads(
+    task: str, keywords: Mapping[str, object], encode: Callable[[object], bytes]
+) -> dict[str, msgspec.Raw]:
     """Encode keyword arguments one by one, naming the one that cannot be written.
 
     Raises:

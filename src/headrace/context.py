@@ -112,6 +112,7 @@ def check_progress(percent: float, text: str) -> tuple[float, str]:
     Raises:
         OptionError: The percentage is no number from 0 to 100.
     """
-    if not isinstance(percent, (int, float)) or not 0 <= percent <= 100:  # noqa: PLR2004 - per cent
+    number: object = percent
+    if not isinstance(number, (int, float)) or not 0 <= number <= 100:  # noqa: PLR2004 - per cent
         raise OptionError(f"progress of {percent!r}: expected a number from 0 to 100.")
-    return float(percent), str(text)[:MAX_TEXT]
+    return float(number), str(text)[:MAX_TEXT]

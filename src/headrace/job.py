@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from headrace.errors import JobCancelled, JobFailed, JobNotFound, RecordCorrupt, RecordTooNew
 from headrace.record import Outcome, read_outcome
@@ -222,7 +222,9 @@ class Job(Generic[R]):
         return result
 
     def _missing(self) -> JobNotFound:
-        text = f"job {self.id} is not in queue '{self.queue}': it never was, or it completed and its outcome is not kept"
+        text = (
+            f"job {self.id} is not in queue '{self.queue}': it never was, or it completed and its outcome is not kept"
+        )
         return JobNotFound(text + " (any more). Set keep_result= on the task to keep outcomes longer.")
 
     def _failure_text(self) -> str:
@@ -275,7 +277,9 @@ def explain(found: Found) -> str:
             return f"It is dead: it stalled {found.state.stalls} times, its worker was lost each time it ran."
         case "failed":
             last = found.failures[-1] if found.failures else None
-            return f"It is dead after {found.state.attempts} attempts" + (f": {last.error}: {last.message}" if last else ".")
+            return f"It is dead after {found.state.attempts} attempts" + (
+                f": {last.error}: {last.message}" if last else "."
+            )
         case "cancelled":
             return f"It was cancelled {age / 1000:.1f} s ago."
         case "delayed":
@@ -284,7 +288,9 @@ def explain(found: Found) -> str:
                 cause = f", put off {found.state.deferrals} times because no worker could read it or knew its task"
             return f"It is due in {-age / 1000:.1f} s{cause}."
         case "active" if found.lease_deadline_ms < found.now_ms:
-            return f"Worker {worker_of(found.hold)} lost its lease; the job is taken back by the next worker that looks."
+            return (
+                f"Worker {worker_of(found.hold)} lost its lease; the job is taken back by the next worker that looks."
+            )
         case "active" if b"+" not in found.hold:
             return f"Worker {worker_of(found.hold)} holds it and starts it as soon as a slot is free."
         case "active":

@@ -63,7 +63,7 @@ class QueueKeys:
         return self._key("control")
 
     def log(self, job_id: str) -> str:
-        """The list of log lines of one job."""
+        """Return the list of log lines of one job."""
         return self._key(f"log:{job_id}")
 
 

@@ -99,8 +99,9 @@ class Hooks:
         async with contextlib.AsyncExitStack() as stack:
             for lifespan in self._lifespans:
                 yielded = await stack.enter_async_context(contextlib.asynccontextmanager(lifespan)())
-                if not isinstance(yielded, dict):
-                    text = f"lifespan {lifespan!r} yielded {type(yielded).__name__}: expected a dict of resources"
+                made: object = yielded
+                if not isinstance(made, dict):
+                    text = f"lifespan {lifespan!r} yielded {type(made).__name__}: expected a dict of resources"
                     raise OptionError(text + ".")
                 twice = found.keys() & yielded.keys()
                 if twice:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from headrace.errors import ConnectionLost
 from headrace.job import Job, JobStatus
-from headrace.resp import pack_command
 from headrace.keys import queues_key
+from headrace.resp import pack_command
 from headrace.store.replies import refuse
 
 if TYPE_CHECKING:
@@ -61,13 +61,14 @@ class Sender:
                 payloads = self._pack(batch, part, resent=resent)
                 try:
                     replies = await self._store.run(link, payloads)
-                    break
                 except ConnectionLost:
                     # Why: what took effect is unknown; ids already accepted are skipped by the script.
                     resent = True
                     if time.monotonic() >= deadline:
                         raise
-            holders += self._read(batch, replies)
+                else:
+                    holders += self._read(batch, replies)
+                    break
         return self._jobs(batch, holders)
 
     def send_sync(self, link: SyncLink, batch: Batch) -> list[Job[Any]]:
@@ -81,12 +82,13 @@ class Sender:
                 note = pack_command("SADD", queues_key(self._store.prefix), batch.queue)
                 try:
                     replies = self._store.run_sync(link, [note, *payloads])
-                    break
                 except ConnectionLost:
                     resent = True
                     if time.monotonic() >= deadline:
                         raise
-            holders += self._read(batch, replies[1:])
+                else:
+                    holders += self._read(batch, replies[1:])
+                    break
         return self._jobs(batch, holders)
 
     def _pack(self, batch: Batch, part: list[str | bytes], *, resent: bool) -> list[bytes]:

@@ -162,7 +162,7 @@ class Queue:
     async def _retry_dead(self, place: str, only: str | None) -> int:
         total = passed = 0
         for _ in range(1_000):
-            _, ids = await self._store.list(self._client(), place, "failed", str(passed), PAGE_JOBS)
+            _, ids = await self._store.list_ids(self._client(), place, "failed", str(passed), PAGE_JOBS)
             if not ids:
                 break
             groups: dict[str, list[bytes]] = {}
@@ -192,7 +192,7 @@ class Queue:
             raise OptionError(f"status {status!r}: expected one of {', '.join(JobStatus)}.")
         if not 1 <= limit <= PAGE_JOBS:
             raise OptionError(f"limit={limit!r}: expected a whole number from 1 to {PAGE_JOBS}.")
-        following, ids = await self._store.list(self._client(), self.name, str(status), cursor or "0", limit)
+        following, ids = await self._store.list_ids(self._client(), self.name, str(status), cursor or "0", limit)
         jobs = [Job[Any](self._desk, job_id.decode(), self.name, "", JobStatus(status)) for job_id in ids]
         return JobPage(jobs, None if following == "0" else following)
 

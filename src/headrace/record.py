@@ -14,15 +14,13 @@ Measured: an array decodes faster than a map; benchmarks/record_codec.py prints 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import msgspec
 import zstandard
 
 from headrace.errors import EncodingError, RecordCorrupt, RecordTooLarge, RecordTooNew
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from headrace.keys import HIGHEST_PRIORITY, LOWEST_PRIORITY
 
 #: The only version so far. A process that meets a higher one leaves the job to others.
 VERSION: Final = 1
@@ -158,8 +156,11 @@ class BodyWriter:
                 flags |= COMPRESSED
                 payload = packed
         if len(payload) > self._limit_bytes:
-            text = f"a job of task '{self._name[1:].decode()}' takes {len(payload)} bytes: the limit is {self._limit_bytes}"
-            raise RecordTooLarge(text + ". Store the data elsewhere and pass its key, or raise HEADRACE_RECORD_LIMIT_BYTES.")
+            text = f"a job of task '{self._name[1:].decode()}' takes {len(payload)} bytes"
+            raise RecordTooLarge(
+                f"{text}: the limit is {self._limit_bytes}. Store the data elsewhere and pass its key, or raise "
+                "HEADRACE_RECORD_LIMIT_BYTES."
+            )
         if flags:
             return bytes([flags]) + self._name + payload
         return self._plain + payload
@@ -183,7 +184,7 @@ def read_record(data: bytes, *, limit_bytes: int = 67_108_864) -> Record:
         text = f"a record has version {data[0]} and flags {data[8]:#x}; this process knows version {VERSION}"
         raise RecordTooNew(f"{text} and flags {_KNOWN_FLAGS:#x}. Upgrade Headrace in this process.")
     end = 10 + data[9]
-    if data[0] != VERSION or not 1 <= data[1] <= 20 or size <= end or not data[9]:
+    if data[0] != VERSION or not LOWEST_PRIORITY <= data[1] <= HIGHEST_PRIORITY or size <= end or not data[9]:
         raise RecordCorrupt(f"a record of {size} bytes has a malformed head. Something else wrote to this key.")
     flags = data[8]
     try:
@@ -270,7 +271,10 @@ def add_failure(data: bytes, failure: Failure) -> bytes:
 
 
 class State(msgspec.Struct, frozen=True):
-    """The counts of a job: attempts used, stalls, deferrals; and a reason, 'stalled' or 'from QUEUE' in a dead letter."""
+    """The counts of a job: attempts used, stalls, deferrals; and a reason.
+
+    The reason is 'stalled', or 'from QUEUE' in a dead-letter queue.
+    """
 
     attempts: int = 0
     stalls: int = 0

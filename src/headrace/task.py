@@ -51,7 +51,7 @@ class TaskOptions:
         timeout: Soft timeout of an attempt: raised inside the task; None for none.
         hard_timeout: After this the attempt is ended whatever it does; None: the soft timeout and 5 s more.
         priority: 1..20.
-        keep_result: How long an outcome is kept after completion; 0: not at all; None: the setting HEADRACE_KEEP_RESULT.
+        keep_result: How long an outcome is kept after completion; 0: not at all; None: as HEADRACE_KEEP_RESULT says.
         dead_letter: Queue that takes its dead jobs; None: they stay in their own.
         retry_on: Exceptions that are worth another attempt; any other is final.
         max_age: A job older than this is dead instead of being tried again; None for no limit.
@@ -330,8 +330,8 @@ def split_calls(task: str, calls: Iterable[Sequence[Any]]) -> list[tuple[Sequenc
             if isinstance(keywords, dict):
                 pairs.append((tuple(call[0]), keywords))
                 continue
-        text = f"task '{task}': call {index} of enqueue_many is {call!r:.100}: expected (arguments,) or (arguments, keywords)"
-        raise ArgumentError(text + ", such as (('a@b.c',), {'body': '1'}).")
+        text = f"task '{task}': call {index} of enqueue_many is {call!r:.100}"
+        raise ArgumentError(text + ": expected (arguments,) or (arguments, keywords), such as (('a',), {'body': '1'}).")
     return pairs
 
 
@@ -364,7 +364,8 @@ def check_task_options(options: TaskOptions, function: Callable[..., Any]) -> Ta
         raise OptionError(f"{where}process=True needs a plain def; a coroutine runs on the loop. Drop one of the two.")
     check_whole(where + "attempts", options.attempts, 1, MAX_ATTEMPTS)
     check_whole(where + "priority", options.priority, LOWEST_PRIORITY, HIGHEST_PRIORITY)
-    if not isinstance(options.backoff, Backoff):
+    backoff: object = options.backoff
+    if not isinstance(backoff, Backoff):
         raise OptionError(f"{where}backoff={options.backoff!r}: expected Fixed(...), Linear(...) or Exponential(...).")
     for name in ("timeout", "hard_timeout", "max_age"):
         if getattr(options, name) is not None:
@@ -374,7 +375,8 @@ def check_task_options(options: TaskOptions, function: Callable[..., Any]) -> Ta
     if options.hard_timeout is not None and options.timeout is not None and options.hard_timeout < options.timeout:
         text = f"{where}hard_timeout={options.hard_timeout:g} is shorter than timeout={options.timeout:g}"
         raise OptionError(text + ". The soft timeout comes first.")
-    kinds = options.retry_on if isinstance(options.retry_on, tuple) else (options.retry_on,)
+    given: object = options.retry_on
+    kinds = given if isinstance(given, tuple) else (given,)
     if not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
         raise OptionError(f"{where}retry_on={options.retry_on!r}: expected exception classes, such as (OSError,).")
     return replace(options, retry_on=kinds)
@@ -391,6 +393,7 @@ def check_job_options(options: JobOptions) -> JobOptions:
         check_seconds("timeout", options.timeout, low=0.001)
     if options.keep_result is not None:
         check_seconds("keep_result", options.keep_result)
-    if options.key is not None and not (isinstance(options.key, str) and 0 < len(options.key) <= MAX_KEY_CHARACTERS):
-        raise OptionError(f"key={options.key!r:.80}: expected a text of 1 to {MAX_KEY_CHARACTERS} characters.")
+    key: object = options.key
+    if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY_CHARACTERS):
+        raise OptionError(f"key={key!r:.80}: expected a text of 1 to {MAX_KEY_CHARACTERS} characters.")
     return options

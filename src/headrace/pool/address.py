@@ -46,7 +46,7 @@ class Address:
         return context
 
     def handshake(self, client_name: str) -> list[tuple[Any, ...]]:
-        """Return the commands that log in, choose RESP3, name the connection, select the database and see that it is ready."""
+        """Return the commands that log in, choose RESP3, name it, select the database, and ask if it is ready."""
         hello: tuple[Any, ...] = ("HELLO", 3)
         if self.password is not None:
             hello = ("HELLO", 3, "AUTH", self.username or "default", self.password)
@@ -69,11 +69,11 @@ def parse_address(url: str) -> Address:
         'redis://db.example:6380/2'
     """
     try:
-        options = dict(parse_url(url))
+        options = dict(parse_url(url))  # type: ignore[no-untyped-call]  # redis-py has no types here
     except ValueError as error:
         shown = url.rsplit("@", 1)[-1]
-        text = f"REDIS_URL='{shown}': {error} Write redis://host:port/db, rediss://host:port/db or unix:///path/to.sock."
-        raise SettingError(text) from error
+        text = f"REDIS_URL='{shown}': {error}"
+        raise SettingError(text + " Write redis://host:port/db, rediss://host:port/db or unix:///path.sock.") from error
     return Address(
         host=options.get("host", "127.0.0.1"),
         port=int(options.get("port", 6379)),

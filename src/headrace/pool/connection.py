@@ -110,7 +110,7 @@ class Connection(asyncio.Protocol):
                 replies = await self.execute_all(address.handshake(self.name))
         except (OSError, TimeoutError) as error:
             self.abort()
-            text = f"{address} could not be reached within {timeout:g} s: {error or type(error).__name__}. "
+            text = f"{address} could not be reached within {timeout:g} s: {str(error) or type(error).__name__}. "
             raise ConnectionLost(text + "Check that the server runs and that REDIS_URL names it.") from error
         except BaseException:
             self.abort()
@@ -237,7 +237,8 @@ class Connection(asyncio.Protocol):
             error = PoolClosed(f"The connection '{self.name}' to {self.address} was closed during the call.")
         else:
             reason = str(exc) if exc is not None else "the server closed it"
-            error = ConnectionLost(f"The connection '{self.name}' to {self.address} broke: {reason}. It is opened again.")
+            text = f"The connection '{self.name}' to {self.address} broke: {reason}"
+            error = ConnectionLost(text + ". It is opened again.")
         self._fail(error)
         if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)

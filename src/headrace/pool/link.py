@@ -134,7 +134,7 @@ class Link:
         fresh = [channel for channel in channels if channel not in self._channels]
         self._channels.update(fresh)
         if fresh:
-            # Why: the answers to SUBSCRIBE come as push messages, so the reply to a PING behind it tells that it is done.
+            # Why: the answers to SUBSCRIBE come as push messages; the reply to a PING behind it tells that it is done.
             await self.roundtrip(pack_command("SUBSCRIBE", *fresh) + pack_command("PING"), 1, timeout=timeout)
 
     async def close(self) -> None:

@@ -1,8 +1,8 @@
 """The pool of one app: a bounded number of links, each in a lane of its own.
 
-A link is shared by all callers of its purpose (see `headrace.pool.link`), so an app needs few of them: one for users, one
-for control, and for each worker one for jobs and one that blocks. What the pool adds is the bound, the lanes and the
-figures.
+A link is shared by all callers of its purpose (see `headrace.pool.link`), so an app needs few of them: one for users,
+one for control, and for each worker one for jobs and one that blocks. What the pool adds is the bound, the lanes and
+the figures.
 """
 
 from __future__ import annotations
@@ -123,5 +123,3 @@ class Pool:
     def __repr__(self) -> str:
         """Return the figures, without credentials."""
         return f"<Pool {self.address} {self.stats().total}/{self.maximum}>"
-
-

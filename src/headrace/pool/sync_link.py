@@ -54,13 +54,15 @@ class SyncLink:
             self._lock, self._pid = threading.Lock(), os.getpid()
             self._drop()
         if not self._lock.acquire(timeout=timeout):
-            raise ConnectionLost(f"{self.address} was busy with another thread's call for {timeout:g} s on '{self.name}'.")
+            raise ConnectionLost(
+                f"{self.address} was busy with another thread's call for {timeout:g} s on '{self.name}'."
+            )
         try:
             self._open(deadline)
             return self._exchange(payload, count, deadline)
         except OSError as error:
             self._drop()
-            text = f"{self.address} did not answer on '{self.name}': {error or type(error).__name__}"
+            text = f"{self.address} did not answer on '{self.name}': {str(error) or type(error).__name__}"
             raise ConnectionLost(text + ". Check that the server runs.") from error
         finally:
             self._lock.release()

@@ -71,7 +71,10 @@ class Settled:
 
 @dataclass(slots=True)
 class Reclaimed:
-    """One page of reclaim: whose lease ran out, and what became of the jobs. No worker is late when `worker` is empty."""
+    """One page of reclaim: whose lease ran out, and what became of the jobs.
+
+    No worker is late when `worker` is empty.
+    """
 
     worker: str
     cursor: str
@@ -164,7 +167,8 @@ def parse_counts(reply: list[Any]) -> Counts:
         else:
             totals[name] = value
     paused = totals.pop("paused", 0)
-    return Counts(now, *(max(0, number) for number in reply[1:9]), paused, totals, minutes)
+    waiting, delayed, active, dead, cancelled, kept, workers, oldest = (max(0, number) for number in reply[1:9])
+    return Counts(now, waiting, delayed, active, dead, cancelled, kept, workers, oldest, paused, totals, minutes)
 
 
 def refuse(reply: Any, what: str, where: str) -> None:

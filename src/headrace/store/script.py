@@ -12,7 +12,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from headrace.resp import pack_arguments
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _SECTION = re.compile(r"^-- (KEYS|ARGV|USES|Returns|Invariant|Bound)\b ?(.*)$")
 _ENTRY = re.compile(r"^\s*([a-z_]+)(?:\[(\d+)\])?  +(\w+)")
+#: Lines of a section that are indented this much further explain the entry above them.
+CONTINUED: Final = 4
 _DETAIL = re.compile(r"^--       ( *)(\S.*)$")
 
 
@@ -91,9 +93,8 @@ def parse_script(name: str, text: str, shared: Callable[[str], str]) -> Script:
         if found := _SECTION.match(line):
             current = found[1]
             sections[current] = [found[2]] if found[2] else []
-        elif current and (detail := _DETAIL.match(line)):
-            if len(detail[1]) < 4:
-                sections[current].append(detail[2])
+        elif current and (detail := _DETAIL.match(line)) and len(detail[1]) < CONTINUED:
+            sections[current].append(detail[2])
     missing = [part for part in ("KEYS", "ARGV", "Returns", "Invariant", "Bound") if part not in sections]
     if missing or not text.startswith(f"-- {name}: "):
         raise HeaderError(f"Script '{name}' lacks {', '.join(missing) or 'its name'} in its header.")

@@ -6,7 +6,6 @@ Methods that a worker batches into one round trip are split into `pack_...` (byt
 
 from __future__ import annotations
 
-import builtins  # noqa: TC003 - names a type beside a method called list
 from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace.errors import OptionError
@@ -93,7 +92,7 @@ class Store:
             calls = self._queues[name, letter] = QueueCalls(self.prefix, name, letter)
         return calls
 
-    async def run(self, client: Client, payloads: Sequence[bytes]) -> builtins.list[Any]:
+    async def run(self, client: Client, payloads: Sequence[bytes]) -> list[Any]:
         """Send packed script calls in one round trip, loading the scripts when the server does not know them.
 
         Returns:
@@ -110,7 +109,7 @@ class Store:
             _fill(answers, missing, late[loads:])
         return answers
 
-    def run_sync(self, client: SyncClient, payloads: Sequence[bytes]) -> builtins.list[Any]:
+    def run_sync(self, client: SyncClient, payloads: Sequence[bytes]) -> list[Any]:
         """Do what `run` does, from synchronous code."""
         answers = client.roundtrip(b"".join(payloads), len(payloads))
         missing = _missing_scripts(answers)
@@ -128,7 +127,14 @@ class Store:
     # Transitions
 
     def pack_enqueue(
-        self, queue: str, priority: int, delay_ms: int, batch: Sequence[str | bytes], *, unique_key: str = "", resent: bool
+        self,
+        queue: str,
+        priority: int,
+        delay_ms: int,
+        batch: Sequence[str | bytes],
+        *,
+        unique_key: str = "",
+        resent: bool,
     ) -> list[bytes]:
         """Pack the calls that accept jobs; `batch` is id, body, id, body ...; a call takes `ENQUEUE_CALL_JOBS` jobs."""
         script = self.queue(queue)["enqueue"]
@@ -165,10 +171,11 @@ class Store:
     async def promote(self, client: Client, queue: str) -> replies.Promoted:
         """Move due jobs to their lists and wake a worker for jobs that wait without one."""
         reply = await self.call(client, self.queue(queue)["promote"].pack(()), "promote")
-        return replies.Promoted(*reply[:4], reply[4] == 1)
+        moved, now, due, lease, waiting = reply
+        return replies.Promoted(moved, now, due, lease, waiting == 1)
 
     async def survey(self, client: Client, queues: Sequence[str]) -> tuple[int, int, list[int]]:
-        """Look at many queues at once; returns now, the earliest event (ms, 0 for none), indexes with something to do."""
+        """Look at many queues at once; returns now, the earliest event (ms, 0: none), indexes with something to do."""
         names = ("levels", "delayed", "leases")
         keys = [QueueKeys(self.prefix, queue)[name] for queue in queues for name in names]
         reply = await self.call(client, PreparedScript(load_scripts()["survey"], keys).pack(()), "survey")
@@ -212,7 +219,7 @@ class Store:
         """Put up to 1,000 dead or cancelled jobs back; returns how many there were."""
         return int(await self.call(client, self.queue(queue, letter)["retry"].pack(tuple(ids)), "retry"))
 
-    async def states(self, client: Client, queue: str, ids: Sequence[str | bytes]) -> builtins.list[State]:
+    async def states(self, client: Client, queue: str, ids: Sequence[str | bytes]) -> list[State]:
         """Return the counts of up to 1,000 jobs."""
         reply = await self.call(client, pack_command("HMGET", self.queue(queue).keys["state"], *ids), "HMGET")
         return [read_state(text) for text in reply]
@@ -226,7 +233,7 @@ class Store:
         """Delete one page of jobs of one status; 0 when none is left."""
         return int(await self.call(client, self.queue(queue)["clear"].pack((status, limit)), "clear"))
 
-    async def list(self, client: Client, queue: str, status: str, cursor: str, limit: int) -> tuple[str, Any]:
+    async def list_ids(self, client: Client, queue: str, status: str, cursor: str, limit: int) -> tuple[str, Any]:
         """Return the next cursor ('0' at the end) and one page of ids."""
         page, ids = await self.call(client, self.queue(queue)["list"].pack((status, cursor, limit)), "list")
         return page.decode(), ids
@@ -249,7 +256,7 @@ def check_queue_name(name: str) -> None:
     """Refuse a queue name that cannot be a hash tag.
 
     Raises:
-        OptionError: The name is empty, longer than 100 characters, or holds a brace, white space or a control character.
+        OptionError: The name is empty, longer than 100 characters, or holds braces, white space or control characters.
     """
     if not 0 < len(name) <= 100 or any(c in "{}" or c.isspace() or not c.isprintable() for c in name):  # noqa: PLR2004
         text = f"queue name {name!r}: expected 1 to 100 printable characters without white space and braces"

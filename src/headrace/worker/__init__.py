@@ -1,0 +1,1 @@
+"""The worker: reserve, run, settle, and keep the leases that say so."""

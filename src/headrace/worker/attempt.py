@@ -31,8 +31,8 @@ class Attempt:
     """One job that this worker holds. It is the `CurrentJob` of the task that runs it."""
 
     __slots__ = (
-        "ended", "errors", "follows", "hard_at", "hold", "host", "id_bytes", "interrupt", "job_options", "noted", "number", "record",
-        "served", "slot", "soft_at", "started", "state", "stop", "target",
+        "ended", "errors", "follows", "hard_at", "hold", "host", "id_bytes", "interrupt", "job_options", "noted",
+        "number", "record", "served", "slot", "soft_at", "started", "state", "stop", "target",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +66,12 @@ class Attempt:
     def id(self) -> str:
         """Id of the job."""
         return self.id_bytes.decode()
+
+    @property
+    def task_bytes(self) -> bytes:
+        """Name of the task as it stands in the record; empty when the record is too short to have one."""
+        record = self.record
+        return record[10 : 10 + record[9]] if len(record) > 10 else b""  # noqa: PLR2004 - see headrace.record
 
     @property
     def task(self) -> str:
@@ -143,7 +149,9 @@ class Attempt:
         if self.follows is None:
             self.follows = []
         if len(self.follows) >= MAX_FOLLOWS:
-            raise OptionError(f"job {self.id} has {MAX_FOLLOWS} followers already. Enqueue a job that enqueues the rest.")
+            raise OptionError(
+                f"job {self.id} has {MAX_FOLLOWS} followers already. Enqueue a job that enqueues the rest."
+            )
         self.follows.append((batch.ids[0], batch.delay_ms, batch.bodies[0], batch.priority))
         return batch.ids[0]
 

@@ -1,8 +1,8 @@
 """Drive a coroutine inside another task: in a context of its own, with control over what is raised in it.
 
 A slot is one asyncio task that runs many jobs, one after another. A job whose coroutine never waits costs no task, no
-timer and no pass of the loop; one that waits is driven by `Rest` inside the slot's task, so that everything that asks for
-the current task (timeouts, task groups) works as usual.
+timer and no pass of the loop; one that waits is driven by `Rest` inside the slot's task, so that everything that asks
+for the current task (timeouts, task groups) works as usual.
 """
 
 from __future__ import annotations

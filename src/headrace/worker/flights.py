@@ -245,22 +245,32 @@ class Flights:
         settings = self._host.settings
         keep_ms = round(settings.keep_dead * 1000)
         idle = int(not served.attempts)
-        calls: list[tuple[str | None, list[bytes], list[str | bytes | int]]] = []
-        step = 2 * SETTLE_CALL_JOBS
-        for at in range(0, len(plain), step):
-            calls.append((None, plain[at : at + step], []))
-        for letter, entries in [(None, marks), *rich.items()] if marks else rich.items():
-            for at in range(0, len(entries), 6 * SETTLE_CALL_JOBS):
-                calls.append((letter, [], entries[at : at + 6 * SETTLE_CALL_JOBS]))
+        groups = [(None, marks), *rich.items()] if marks else [*rich.items()]
+        step, stride = 2 * SETTLE_CALL_JOBS, 6 * SETTLE_CALL_JOBS
+        calls: list[tuple[str | None, list[bytes], list[str | bytes | int]]] = [
+            *((None, plain[at : at + step], []) for at in range(0, len(plain), step)),
+            *(
+                (letter, [], entries[at : at + stride])
+                for letter, entries in groups
+                for at in range(0, len(entries), stride)
+            ),
+        ]
         for index, (letter, some, entries) in enumerate(calls):
             last = index == len(calls) - 1
             script = (served.calls if letter is None else served.store.queue(served.name, letter))["settle"]
             payloads.append(
                 script.pack(
                     (
-                        served.worker, self._lease_ms, idle if last else 0, spent_ms if last else 0,
-                        settings.keep_finished_count, keep_ms, len(some) // 2, *some, *entries,
-                    )  # fmt: skip
+                        served.worker,
+                        self._lease_ms,
+                        idle if last else 0,
+                        spent_ms if last else 0,
+                        settings.keep_finished_count,
+                        keep_ms,
+                        len(some) // 2,
+                        *some,
+                        *entries,
+                    )
                 )
             )
             readers.append((served, "settle", (letter, some, entries, started if last else [])))

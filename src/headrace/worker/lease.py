@@ -1,7 +1,7 @@
 """Keep the leases of a worker, take back the jobs of lost ones, and know when something is due: nothing here polls.
 
-A worker has at most one lease a queue, and only while it holds jobs of it; every round trip of the jobs lane extends it,
-and a duty of the process's clock renews those that had none for a third of their length.
+A worker has at most one lease a queue, and only while it holds jobs of it; every round trip of the jobs lane extends
+it, and a duty of the process's clock renews those that had none for a quarter of their length.
 """
 
 from __future__ import annotations
@@ -39,9 +39,7 @@ class Leases:
         lost: Called with a queue whose lease ran out.
     """
 
-    def __init__(
-        self, host: Host, queues: dict[str, Served], flights: Flights, lost: Callable[[Served], None]
-    ) -> None:
+    def __init__(self, host: Host, queues: dict[str, Served], flights: Flights, lost: Callable[[Served], None]) -> None:
         self.reclaimed_total = 0
         self.last_recovery: tuple[int, int] | None = None
         self._host = host
@@ -68,7 +66,7 @@ class Leases:
         self._renewal = self._survey = self._alarm = None
 
     async def renew(self) -> None:
-        """Renew the leases that no other call has extended for a third of their length; one round trip."""
+        """Renew the leases that no other call has extended for a quarter of their length; one round trip."""
         now = asyncio.get_running_loop().time()
         late = [
             served for served in self._queues.values() if served.attempts and now - served.lease_at > self._lease / 4

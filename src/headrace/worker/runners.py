@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import OptionError, RecordCorrupt
 from headrace.record import COMPRESSED, NO_OPTIONS, WITH_MORE, read_record
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Coroutine, Mapping
 
     from headrace.task import Task
@@ -38,7 +38,12 @@ class Runner:
     __slots__ = ("_host", "_make", "_resources", "hard", "keep", "soft", "task")
 
     def __init__(
-        self, host: Host, task: Task[Any, Any, Any], resources: Mapping[str, Any], threads: Threads, processes: Processes
+        self,
+        host: Host,
+        task: Task[Any, Any, Any],
+        resources: Mapping[str, Any],
+        threads: Threads,
+        processes: Processes,
     ) -> None:
         options = task.options
         self.task = task

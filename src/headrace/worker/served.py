@@ -25,7 +25,8 @@ class Served:
 
     __slots__ = (
         "attempts", "calls", "channel", "generation", "hot", "lease_at", "limit", "name", "next_due", "next_lease",
-        "parked", "paused", "plain", "reconcile", "rich", "running", "spent", "starting", "store", "uncertain", "worker_base",
+        "parked", "paused", "plain", "reconcile", "rich", "running", "spent", "starting", "store", "uncertain",
+        "worker_base",
     )  # fmt: skip
 
     def __init__(self, name: str, store: Store, limit: int | None, worker: str) -> None:
@@ -71,7 +72,14 @@ class Served:
         return len(self.plain) // 2 + sum(len(entries) for entries in self.rich.values()) // 6
 
     def add_entry(
-        self, verb: str, job_id: bytes, hold: bytes, number: int, text: bytes | str, extra: str, letter: str | None = None
+        self,
+        verb: str,
+        job_id: bytes,
+        hold: bytes,
+        number: int,
+        text: bytes | str,
+        extra: str,
+        letter: str | None = None,
     ) -> None:
         """Add one entry to what the next round trip settles."""
         entries = self.rich.get(letter)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from headrace.worker.runners import Runner
 
 logger = logging.getLogger(__name__)
+
+
+#: Reasons for leaving jobs to others that are remembered, so that each is said once.
+MAX_REASONS: Final = 1_000
 
 
 class Sender(Protocol):
@@ -53,6 +57,7 @@ class Settling:
         self.failed_total = 0
         self.retried_total = 0
         self.refused_total = 0
+        self._left: set[tuple[str, str]] = set()
 
     def note(self) -> None:
         """Tell the sender that there may be something to send."""
@@ -127,8 +132,7 @@ class Settling:
             delay = defer_delay(deferrals)
             state = State(attempt.state.attempts, attempt.state.stalls, deferrals + 1)
             served.add_entry("defer", attempt.id_bytes, attempt.hold, round(delay * 1000), "", state.encode())
-            extra = {"queue": served.name, "job": attempt.id, "delay": delay, "reason": str(error)}
-            logger.warning("job left to other workers", extra=extra)
+            self._say_left(served.name, str(error))
             return
         failure = describe_failure(error, attempt.number, self.sender.server_ms())
         failure = Failure(failure.attempt, failure.at_ms, failure.error, failure.message)
@@ -149,13 +153,28 @@ class Settling:
             self._free(attempt)
             self._publish("job.cancelled", attempt)
 
+    def _say_left(self, queue: str, reason: str) -> None:
+        """Say once for each reason that jobs are left to others; the rest is seen in the jobs' deferrals."""
+        known = (queue, reason) in self._left
+        if not known and len(self._left) < MAX_REASONS:
+            self._left.add((queue, reason))
+        logger.log(
+            logging.DEBUG if known else logging.WARNING,
+            "jobs are left to other workers",
+            extra={"queue": queue, "reason": reason},
+        )
+
     def _outcome(self, attempt: Attempt, result: Any, seconds: float) -> bytes:
         payload = encode_value(result)
         if len(payload) > self._limit_bytes:
             text = f"the result of task '{attempt.task}' takes {len(payload)} bytes: the limit is {self._limit_bytes}"
-            raise RecordTooLarge(text + ". Store it elsewhere and return its key, or raise HEADRACE_RECORD_LIMIT_BYTES.")
+            raise RecordTooLarge(
+                text + ". Store it elsewhere and return its key, or raise HEADRACE_RECORD_LIMIT_BYTES."
+            )
         ended = self.sender.server_ms()
-        return encode_outcome(Outcome(attempt.task, msgspec.Raw(payload), attempt.number, ended - round(seconds * 1000), ended))
+        return encode_outcome(
+            Outcome(attempt.task, msgspec.Raw(payload), attempt.number, ended - round(seconds * 1000), ended)
+        )
 
     def _bury(self, attempt: Attempt, errors: bytes, state: State, letter: str | None) -> None:
         served = attempt.served
@@ -188,6 +207,8 @@ class Settling:
 
 def _as_timeout(attempt: Attempt, error: BaseException) -> JobTimeout:
     ran = time.monotonic() - attempt.started
-    timeout = JobTimeout(f"the attempt of '{attempt.task}' ran {ran:.1f} s, past its timeout. Raise timeout= of the task.")
+    timeout = JobTimeout(
+        f"the attempt of '{attempt.task}' ran {ran:.1f} s, past its timeout. Raise timeout= of the task."
+    )
     timeout.__cause__ = None if isinstance(error, asyncio.CancelledError) else error
     return timeout

@@ -13,7 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from headrace.errors import JobCancelled, JobTimeout, RecordCorrupt, RecordTooNew, UnknownTask
-from headrace.record import read_record
+from headrace.record import VERSION, read_record
 from headrace.worker.drive import Rest, first_step
 from headrace.worker.runners import uncancel
 
@@ -71,7 +71,7 @@ class Slots:
         self._idle: list[asyncio.Future[None]] = []
         self._base = contextvars.copy_context()
         self._closing = False
-        self._next_end: asyncio.Future[None] | None = None
+        self._next_end: asyncio.Future[Any] | None = None
 
     @property
     def free(self) -> int:
@@ -111,7 +111,7 @@ class Slots:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def next_end(self) -> asyncio.Future[None]:
+    def next_end(self) -> asyncio.Future[Any]:
         """Return a future that ends with the next job that ends after having waited."""
         self._next_end = asyncio.get_running_loop().create_future()
         return self._next_end
@@ -186,17 +186,10 @@ class Slots:
                 continue
             if attempt.state.stalls and b"-" in attempt.hold:
                 await settling.announce(attempt)
-            record = attempt.record
-            began = now()
-            attempt.started = began
-            try:
-                runner = runners.get(record[10 : 10 + record[9]])
-                if runner is None or record[0] != 1:
-                    self._refuse(attempt)
-                    continue
-                coroutine = runner.start(attempt)
-            except (RecordCorrupt, RecordTooNew, IndexError) as error:
-                settling.unreadable(attempt, error)
+            began = attempt.started = now()
+            runner = runners.get(attempt.task_bytes)
+            coroutine = self._begin(attempt, runner)
+            if runner is None or coroutine is None:
                 continue
             context = copy()
             try:
@@ -229,14 +222,7 @@ class Slots:
         served.running += 1
         if time.monotonic() - began > self._slow_step:
             self.stalled(attempt, time.monotonic() - began)
-        soft, hard = runner.timeouts(attempt)
-        if soft:
-            attempt.soft_at = began + soft
-            attempt.hard_at = began + hard
-            self._deadline_set(attempt.soft_at)
-        elif hard:
-            attempt.soft_at = attempt.hard_at = began + hard
-            self._deadline_set(attempt.hard_at)
+        self._set_deadlines(attempt, runner)
         if b"-" in attempt.hold:
             served.starting.append(attempt)
         self.wake()
@@ -260,17 +246,40 @@ class Slots:
                 self._next_end.set_result(None)
         self._settling.note()
 
-    def _refuse(self, attempt: Attempt) -> None:
-        record = read_record(attempt.record)
-        text = f"task '{record.task}' is not registered here"
-        self._settling.unreadable(attempt, UnknownTask(text + ". Import the module that defines it in this worker."))
+    def _begin(self, attempt: Attempt, runner: Runner | None) -> Any:
+        """Return the coroutine of a job, or None when this worker cannot run it."""
+        try:
+            if runner is None or attempt.record[0] != VERSION:
+                record = read_record(attempt.record)
+                text = f"task '{record.task}' is not registered here"
+                raise UnknownTask(text + ". Import the module that defines it in this worker.")  # noqa: TRY301 - told below
+            return runner.start(attempt)
+        except (RecordCorrupt, RecordTooNew, UnknownTask, IndexError) as error:
+            self._settling.unreadable(attempt, error)
+            return None
+
+    def _set_deadlines(self, attempt: Attempt, runner: Runner) -> None:
+        began = attempt.started
+        soft, hard = runner.timeouts(attempt)
+        if soft:
+            attempt.soft_at = began + soft
+            attempt.hard_at = began + hard
+            self._deadline_set(attempt.soft_at)
+        elif hard:
+            attempt.soft_at = attempt.hard_at = began + hard
+            self._deadline_set(attempt.hard_at)
 
     def stalled(self, attempt: Attempt, seconds: float) -> None:
         """Name a coroutine that kept the loop from everything else."""
         self.stalls_seen += 1
         logger.warning(
             "loop stalled by a task",
-            extra={"task": attempt.task, "job": attempt.id, "stalled_ms": round(seconds * 1000), "queue": attempt.queue},
+            extra={
+                "task": attempt.task,
+                "job": attempt.id,
+                "stalled_ms": round(seconds * 1000),
+                "queue": attempt.queue,
+            },
         )
 
 

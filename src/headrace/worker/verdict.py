@@ -68,9 +68,13 @@ def defer_delay(deferrals: int) -> float:
 
 
 def describe_failure(error: BaseException, attempt: int, at_ms: int) -> Failure:
-    """Return what is kept of an error, cut to its bounds; of a long traceback the end is kept, where the cause stands."""
+    """Return what is kept of an error, cut to its bounds; of a long traceback the end, where the cause stands."""
     kind = type(error)
-    name = kind.__qualname__ if kind.__module__ in {"builtins", "headrace.errors"} else f"{kind.__module__}.{kind.__qualname__}"
+    name = (
+        kind.__qualname__
+        if kind.__module__ in {"builtins", "headrace.errors"}
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
     remote = getattr(error, "headrace_traceback", None)
     text = remote or "".join(traceback.format_exception(error, limit=-30))
     remote_name = getattr(error, "headrace_class", None)

@@ -1,0 +1,168 @@
+"""What exists while an app is open: the server, the pool, the store, the clock and the links of the app itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from typing import TYPE_CHECKING, Self
+
+from headrace.clock import Clock
+from headrace.errors import HeadraceError
+from headrace.inbox import Inbox
+from headrace.keys import inbox_channel
+from headrace.pool.address import parse_address
+from headrace.pool.link import Lane
+from headrace.pool.pool import Pool
+from headrace.pool.sync_link import SyncLink
+from headrace.producer import Sender
+from headrace.resp import pack_command
+from headrace.server import check_server_version, ensure_server
+from headrace.store.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from headrace.census import Census
+    from headrace.job import Desk
+    from headrace.server import ServerUse
+    from headrace.settings import Settings
+
+
+class Session:
+    """The open parts of one app.
+
+    Args:
+        settings: The settings of the app.
+        census: Where everything live is entered.
+        desk: What job handles ask of the app.
+        app_id: Names the inbox of the app.
+        server: The default server, when no URL is set.
+    """
+
+    def __init__(self, settings: Settings, census: Census, desk: Desk, app_id: str, server: ServerUse | None) -> None:
+        address = parse_address(server.url if server is not None else settings.redis_url or "")
+        self._settings = settings
+        self._census = census
+        self._server = server
+        self._reclaiming: set[str] = set()
+        self._listeners: dict[str, list[Callable[[str, bytes], None]]] = {}
+        self.pool = Pool(
+            address,
+            maximum=settings.redis_max_connections,
+            census=census,
+            client_name=f"headrace:{socket.gethostname()}:{os.getpid()}",
+        )
+        self.clock = Clock(census)
+        self.store = Store(settings.prefix, where=str(address))
+        self.user = self.pool.link(Lane.USER, "user", owner="app")
+        self.control = self.pool.link(
+            Lane.CONTROL, "control", owner="app", on_push=self._pushed, on_reopen=self._reopened
+        )
+        self.inbox = Inbox(self.store, self.control, self.user, inbox_channel(settings.prefix, app_id), census)
+        self.sender = Sender(
+            self.store, desk, timeout=settings.redis_acquire_timeout, lease_ran_out=self._reclaim, where=str(address)
+        )
+
+    @classmethod
+    async def open(cls, settings: Settings, census: Census, desk: Desk, app_id: str) -> Self:
+        """Find or start the server, connect, and start the clock.
+
+        Raises:
+            ConnectionLost: The server could not be reached.
+            ServerStartFailed: The default server could not be started.
+            ServerTooOld: The server lacks what Headrace needs.
+        """
+        server: ServerUse | None = None
+        if settings.redis_url is None:
+            server = await asyncio.to_thread(ensure_server, settings.data_dir)
+        session = cls(settings, census, desk, app_id, server)
+        try:
+            await session._check_server()
+            session.clock.start()
+        except BaseException:
+            await session.close()
+            raise
+        return session
+
+    async def close(self) -> None:
+        """Close everything; calls under way end with PoolClosed."""
+        await self.inbox.close()
+        await self.clock.close()
+        await self.pool.close()
+        if self._server is not None:
+            await asyncio.to_thread(self._server.release)
+
+    async def listen(self, channels: Iterable[str], callback: Callable[[str, bytes], None]) -> None:
+        """Call back with channel and message of these control channels."""
+        names = list(channels)
+        for name in names:
+            self._listeners.setdefault(name, []).append(callback)
+        await self.control.subscribe(names)
+
+    def unlisten(self, callback: Callable[[str, bytes], None]) -> None:
+        """Stop calling back."""
+        for name in list(self._listeners):
+            self._listeners[name] = [other for other in self._listeners[name] if other != callback]
+            if not self._listeners[name]:
+                del self._listeners[name]
+
+    async def _check_server(self) -> None:
+        timeout = self._settings.redis_acquire_timeout
+        (text,) = await self.control.roundtrip(pack_command("INFO", "server"), 1, timeout=timeout)
+        # Why: a server that forbids INFO to this user answers with an error; then the scripts tell what it cannot do.
+        if isinstance(text, (bytes, str)):
+            check_server_version(_parse_info(text))
+
+    def _pushed(self, channel: bytes, message: bytes) -> None:
+        name = channel.decode()
+        if name == self.inbox.channel:
+            self.inbox.deliver(message)
+        else:
+            for callback in self._listeners.get(name, ()):
+                callback(name, message)
+
+    def _reopened(self) -> None:
+        self.inbox.reopened()
+
+    def _reclaim(self, queue: str) -> None:
+        """Take back the jobs of lost workers in the background: an enqueue has seen that some lease ran out."""
+        if queue in self._reclaiming:
+            return
+        self._reclaiming.add(queue)
+
+        async def reclaim() -> None:
+            try:
+                await self.store.reclaim(self.control, queue, self._settings.max_stalled)
+            finally:
+                self._reclaiming.discard(queue)
+
+        _ = self._census.create_task(reclaim(), name=f"reclaim {queue}", owner="app", expected=(HeadraceError,))
+
+
+class SyncSession:
+    """What `enqueue_sync` needs: one blocking link, and the default server if no URL is set."""
+
+    def __init__(self, settings: Settings, desk: Desk) -> None:
+        self._server = ensure_server(settings.data_dir) if settings.redis_url is None else None
+        address = parse_address(self._server.url if self._server is not None else settings.redis_url or "")
+        self.link = SyncLink(address, name=f"headrace:{socket.gethostname()}:{os.getpid()}:sync")
+        # Why: a lost lease is left to workers here; nothing of a synchronous call may go on in the background.
+        self.sender = Sender(
+            Store(settings.prefix, where=str(address)),
+            desk,
+            timeout=settings.redis_acquire_timeout,
+            lease_ran_out=lambda _: None,
+            where=str(address),
+        )
+
+    def close(self) -> None:
+        """Close the link and release the server."""
+        self.link.close()
+        if self._server is not None:
+            self._server.release()
+
+
+def _parse_info(text: bytes | str) -> dict[str, str]:
+    lines = (text.decode() if isinstance(text, bytes) else text).splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)

@@ -1,0 +1,311 @@
+"""The parts of a running worker: wired here, started, told about each other, and let go of in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from headrace.errors import ConnectionLost, HeadraceError
+from headrace.keys import workers_key
+from headrace.pool.link import Lane
+from headrace.record import encode_value
+from headrace.resp import pack_command
+from headrace.worker.flights import Flights
+from headrace.worker.lease import Leases
+from headrace.worker.processes import Processes
+from headrace.worker.runners import Runner
+from headrace.worker.served import Served
+from headrace.worker.settling import Settling
+from headrace.worker.slots import Slots
+from headrace.worker.threads import Threads
+from headrace.worker.waking import Waking
+
+if TYPE_CHECKING:
+    from headrace.clock import Alarm, Duty
+    from headrace.pool.link import Link
+    from headrace.worker.host import Host
+    from headrace.worker.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+#: Time for the last round trip of a stopping worker, seconds.
+LAST_FLIGHT: Final = 5.0
+#: Interval in which a worker says in the registry that it is there, seconds.
+REGISTER_INTERVAL: Final = 60.0
+#: Time that cancelled jobs get to end when a worker stops, seconds.
+LAST_MARGIN: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStats:
+    """What a worker did and does. Counts are since its start; `running` and `buffered` are now."""
+
+    completed: int
+    failed: int
+    retried: int
+    refused: int
+    reclaimed: int
+    running: int
+    buffered: int
+    round_trips: int
+    reserved: int
+    loop_stalls: int
+
+
+class Running:
+    """The parts of a running worker."""
+
+    def __init__(self, worker: Worker, host: Host, resources: dict[str, Any]) -> None:
+        settings = host.settings
+        self._worker = worker
+        self._host = host
+        census = host.census_book
+        self.threads = Threads(census, maximum=settings.threads, name=f"headrace-{worker.id}")
+        self.processes = Processes(census, host, maximum=settings.processes)
+        self.queues = {name: Served(name, host.store, limit, worker.id) for name, limit in worker.queues.items()}
+        self.settling = Settling(host.events, limit_bytes=settings.record_limit_bytes)
+        self._runners: dict[bytes, Runner] = {}
+        for name in host.tasks.names():
+            task = host.tasks.get(name)
+            if task is not None:
+                self._runners[name.encode()] = Runner(host, task, resources, self.threads, self.processes)
+        self._alarm: Alarm = host.clock.alarm("job timeouts", self._check_deadlines, owner="worker")
+        self._alarm_at = 0.0
+        self.slots = Slots(
+            census,
+            concurrency=worker.concurrency,
+            runners=self._runners,
+            settling=self.settling,
+            deadline_set=self._deadline_set,
+            slow_step=settings.loop_lag_warn,
+        )
+        self._jobs_link: Link = host.pool.link(
+            Lane.JOBS, f"worker-{worker.id}", owner="worker", on_reopen=self._reopened
+        )
+        self._wake_link: Link = host.pool.link(Lane.BLOCKING, f"worker-{worker.id}", owner="worker")
+        self.flights = Flights(
+            host, self._jobs_link, self.queues, self.slots, self.settling,
+            lease_ms=round(settings.lease * 1000), lease_lost=self._lease_lost, looked=self._looked,
+        )  # fmt: skip
+        self.settling.sender = self.flights
+        self.leases = Leases(host, self.queues, self.flights, self._lease_lost)
+        self.waking = Waking(self._wake_link, host.store, self.queues, self.flights)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._hurried = asyncio.Event()
+        self._started_at = time.time()
+        self._duty: Duty | None = None
+
+    async def start(self) -> None:
+        """Listen, register, and begin to reserve."""
+        census = self._host.census_book
+        await self._host.listen([served.channel for served in self.queues.values()], self._told)
+        await self._register()
+        self._duty = self._host.clock.every("register worker", REGISTER_INTERVAL, self._register, owner="worker")
+        self.leases.start()
+        self._tasks = [
+            census.create_task(self.flights.run(), name="flights", owner="worker"),
+            census.create_task(self.waking.run(), name="waking", owner="worker"),
+        ]
+        self.flights.kick()
+        logger.info(
+            "worker started",
+            extra={"worker": self._worker.id, "queues": ",".join(self.queues), "concurrency": self._worker.concurrency},
+        )
+
+    def hurry(self) -> None:
+        """End the grace now."""
+        self._hurried.set()
+
+    async def stop(self, grace: float) -> None:
+        """Hand back, wait, hand back the rest, settle, and let go of everything."""
+        self.flights.reserving = False
+        self._give_back_buffer()
+        self.flights.kick()
+        if self.slots.running and grace:
+            await self._wait_for_slots(grace)
+        for attempt in list(self.slots.running):
+            self.slots.stop(attempt, "shutdown")
+        if self.slots.running:
+            await self._wait_for_slots(LAST_MARGIN, hurried=False)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.slots.close()
+        self._give_back_buffer()
+        self._give_back_rest()
+        try:
+            if not await self.flights.flush(LAST_FLIGHT):
+                logger.error("worker stopped without settling all jobs; its lease runs out and others run them again")
+            await self._pass_on()
+            await self._unregister()
+        except HeadraceError as error:
+            logger.warning("worker could not say goodbye", extra={"reason": str(error)[:300]})
+        self.flights.close()
+        self._host.unlisten(self._told)
+        self.leases.close()
+        self._alarm.close()
+        if self._duty is not None:
+            self._duty.close()
+        await self.processes.close()
+        left = await asyncio.to_thread(self.threads.close, 1.0)
+        if left:
+            logger.error("threads still run tasks that do not end", extra={"threads": ",".join(left)})
+        await self._host.pool.release(self._jobs_link)
+        await self._host.pool.release(self._wake_link)
+        logger.info("worker stopped", extra={"worker": self._worker.id, **_shown(self.stats())})
+
+    def stats(self) -> WorkerStats:
+        """Return what the worker did and does."""
+        settling, slots = self.settling, self.slots
+        return WorkerStats(
+            settling.completed_total, settling.failed_total, settling.retried_total, settling.refused_total,
+            self.leases.reclaimed_total, len(slots.running), len(slots.buffer), self.flights.total,
+            self.flights.jobs_total, slots.stalls_seen,
+        )  # fmt: skip
+
+    # What the parts tell each other
+
+    def _looked(self, asked: list[Served]) -> None:
+        self.leases.looked(asked)
+        self.waking.changed()
+        signals = self._worker.signals
+        if asked:
+            signals.reserved.set()
+        if self._worker.burst and not self.slots.running and not self.slots.buffer:
+            busy = any(served.hot or served.attempts or served.pending for served in self.queues.values())
+            if not busy:
+                self._worker.stop()
+
+    def _reopened(self) -> None:
+        for served in self.queues.values():
+            served.hot = True
+        self.flights.kick()
+
+    def _deadline_set(self, when: float) -> None:
+        if not self._alarm_at or when < self._alarm_at:
+            self._alarm_at = when
+            self._alarm.set(asyncio.get_running_loop().time() + when - time.monotonic())
+
+    def _check_deadlines(self) -> None:
+        self._alarm_at = 0.0
+        following = self.slots.check_deadlines(time.monotonic())
+        if following:
+            self._deadline_set(following)
+
+    def _lease_lost(self, served: Served) -> None:
+        """Let go of everything held under a lease that ran out; others run it, or this worker under a new name."""
+        lost = list(served.attempts.values())
+        logger.warning(
+            "lease lost",
+            extra={"worker": served.worker, "queue": served.name, "jobs": len(lost), "unsettled": served.pending},
+        )
+        self.settling.refused_total += served.pending
+        served.generation += 1
+        served.attempts.clear()
+        served.plain.clear()
+        served.rich.clear()
+        served.starting.clear()
+        served.parked.clear()
+        served.reconcile = served.uncertain = False
+        for attempt in list(self.slots.buffer):
+            if attempt.served is served:
+                self.slots.buffer.remove(attempt)
+        for attempt in lost:
+            self.slots.stop(attempt, "lease lost")
+        self._worker.signals.lease_lost.set()
+        served.hot = True
+        _ = self._host.census_book.create_task(
+            self._reclaim_own(served), name="reclaim after lost lease", owner="worker", expected=(HeadraceError,)
+        )
+
+    async def _reclaim_own(self, served: Served) -> None:
+        await self.leases.reclaim(served)
+        self.flights.kick()
+
+    def _told(self, channel: str, message: bytes) -> None:
+        """Act on a message of a queue's control channel."""
+        served = next((served for served in self.queues.values() if served.channel == channel), None)
+        if served is None:
+            return
+        word, _, rest = message.partition(b" ")
+        if word == b"cancel":
+            attempt = served.attempts.get(rest)
+            if attempt is None:
+                return
+            if attempt.slot is not None:
+                self.slots.stop(attempt, "cancelled")
+            elif attempt in self.slots.buffer:
+                self.slots.buffer.remove(attempt)
+                self.settling.drop_cancelled(attempt)
+                self.flights.kick()
+        elif word == b"pause":
+            served.paused = True
+            for attempt in [one for one in self.slots.buffer if one.served is served]:
+                self.slots.buffer.remove(attempt)
+                self.settling.hand_back(attempt)
+            self.flights.kick()
+        elif word == b"resume":
+            served.paused = False
+            served.hot = True
+            self.flights.kick()
+
+    # Stopping
+
+    async def _wait_for_slots(self, grace: float, *, hurried: bool = True) -> None:
+        """Wait until no slot runs a job, at most the grace, and less when the worker is told to hurry."""
+        deadline = time.monotonic() + grace
+        hurry = asyncio.ensure_future(self._hurried.wait() if hurried else asyncio.Event().wait())
+        try:
+            while self.slots.running and (left := deadline - time.monotonic()) > 0 and not hurry.done():
+                await asyncio.wait({self.slots.next_end(), hurry}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            hurry.cancel()
+
+    def _give_back_buffer(self) -> None:
+        for attempt in self.slots.take_back():
+            self.settling.hand_back(attempt)
+        for served in self.queues.values():
+            while served.parked:
+                self.settling.hand_back(served.parked.popleft())
+
+    def _give_back_rest(self) -> None:
+        for served in self.queues.values():
+            for attempt in list(served.attempts.values()):
+                self.settling.hand_back(attempt)
+
+    async def _pass_on(self) -> None:
+        """Wake another worker for jobs whose wake-up this one may have taken."""
+        for served in self.queues.values():
+            if served.hot:
+                await self._host.store.promote(self._host.control, served.name)
+
+    async def _register(self) -> None:
+        facts = encode_value(
+            {
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "queues": list(self.queues),
+                "concurrency": self._worker.concurrency,
+                "started": self._started_at,
+                "seen": time.time(),
+            }
+        )
+        command = pack_command("HSET", workers_key(self._host.settings.prefix), self._worker.id, facts)
+        try:
+            await self._host.control.roundtrip(command, 1)
+        except ConnectionLost as error:
+            logger.warning("worker could not be registered; it is tried again", extra={"reason": str(error)[:300]})
+
+    async def _unregister(self) -> None:
+        await self._host.control.roundtrip(
+            pack_command("HDEL", workers_key(self._host.settings.prefix), self._worker.id), 1, timeout=5.0
+        )
+
+
+def _shown(stats: WorkerStats) -> dict[str, int]:
+    return {name: getattr(stats, name) for name in WorkerStats.__slots__}
