@@ -25,18 +25,13 @@ def show(
 
     Passwords are masked. The exit code is 2 when a setting has a wrong value; the message names it.
     """
-    from headrace.errors import SettingError
+    from headrace.cli.output import exit_on_error, print_json
     from headrace.settings import describe, load_settings
 
-    try:
+    with exit_on_error():
         rows = describe(load_settings())
-    except SettingError as error:
-        typer.echo(f"SettingError: {error}", err=True)
-        raise typer.Exit(2) from error
     if as_json:
-        import msgspec
-
-        typer.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2))
+        print_json(rows)
     else:
         _print_table(rows)
 

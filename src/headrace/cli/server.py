@@ -30,18 +30,15 @@ def server(
     ] = None,
 ) -> None:
     """Run the default server until Ctrl+C, and share it with every process that names the same folder."""
-    from headrace.errors import HeadraceError
+    from headrace.cli.output import exit_on_error
     from headrace.server import ensure_server
     from headrace.settings import load_settings
 
-    try:
+    with exit_on_error():
         folder = load_settings().data_dir if data_dir is None else data_dir
         # Why: the signals are caught before the start, so that one that comes during it stops what was started.
         with _stop_signals() as stopped, ensure_server(folder, linger=0.0) as use:
             _serve(use, port, stopped)
-    except HeadraceError as error:
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
-        raise typer.Exit(1) from error
 
 
 @contextmanager
