@@ -300,6 +300,11 @@ class Headrace:
         return self._open_session.control
 
     @property
+    def user(self) -> Link:
+        """The user link of the open app; raises UsageError when it is not open."""
+        return self._open_session.user
+
+    @property
     def census_book(self) -> Census:
         """Where everything live is entered."""
         return self._census

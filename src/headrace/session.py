@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from headrace.clock import Clock
 from headrace.errors import HeadraceError
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from headrace.job import Desk
     from headrace.server import ServerUse
     from headrace.settings import Settings
+
+
+#: Told to listeners instead of a message when messages may have been lost.
+REOPENED: Final = b"reopened"
 
 
 class Session:
@@ -124,6 +128,9 @@ class Session:
 
     def _reopened(self) -> None:
         self.inbox.reopened()
+        for name, callbacks in self._listeners.items():
+            for callback in callbacks:
+                callback(name, REOPENED)
 
     def _reclaim(self, queue: str) -> None:
         """Take back the jobs of lost workers in the background: an enqueue has seen that some lease ran out."""

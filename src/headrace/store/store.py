@@ -224,6 +224,11 @@ class Store:
         reply = await self.call(client, pack_command("HMGET", self.queue(queue).keys["state"], *ids), "HMGET")
         return [read_state(text) for text in reply]
 
+    async def cancels(self, client: Client, queue: str) -> list[bytes]:
+        """Return the ids of active jobs whose cancellation was asked for; there are no more than active jobs."""
+        reply = await self.call(client, pack_command("SMEMBERS", self.queue(queue).keys["cancels"]), "SMEMBERS")
+        return list(reply)
+
     async def pause(self, client: Client, queue: str, *, paused: bool) -> bool:
         """Pause or resume a queue; False when it already was."""
         calls = self.queue(queue)

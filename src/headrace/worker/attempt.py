@@ -104,7 +104,7 @@ class Attempt:
         """Note how far the job is; see `CurrentJob.progress`."""
         note = encode_value(check_progress(percent, text))
         self.noted = True
-        if not await self.host.store.report(self.host.control, self.queue, self.id, self.hold, note):
+        if not await self.host.store.report(self.host.user, self.queue, self.id, self.hold, note):
             raise LeaseLost(f"job {self.id} is not held by this worker any more. Stop; another worker runs it.")
 
     async def log(self, line: str) -> None:
@@ -115,7 +115,7 @@ class Attempt:
             pack_command("LTRIM", key, -LOG_LINES, -1),
             pack_command("EXPIRE", key, LOG_SECONDS),
         )
-        await self.host.control.roundtrip(b"".join(commands), len(commands))
+        await self.host.user.roundtrip(b"".join(commands), len(commands))
 
     def progress_sync(self, percent: float, text: str = "") -> None:
         """Do what `progress` does, from a task that runs in a thread."""

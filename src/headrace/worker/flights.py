@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 import time
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from headrace.errors import CommandRefused, ConnectionLost
@@ -17,14 +18,14 @@ from headrace.record import FRESH, read_state
 from headrace.store import replies
 from headrace.worker.attempt import Attempt
 from headrace.worker.plan import Rate, plan_ask, plan_prefetch, share
-from headrace.worker.served import SETTLE_CALL_JOBS
+from headrace.worker.served import SETTLE_CALL_JOBS, split_entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from headrace.pool.link import Link
     from headrace.worker.host import Host
-    from headrace.worker.served import Served
+    from headrace.worker.served import Entry, Served
     from headrace.worker.settling import Settling
     from headrace.worker.slots import Slots
 
@@ -36,6 +37,8 @@ GATHER: Final = 0.002
 GATHER_JOBS: Final = 64
 #: A round trip on the jobs lane that takes longer is given up, seconds.
 FLIGHT_TIMEOUT: Final = 10.0
+#: Records asked for, and outcomes sent, in one round trip take about this much at most; the rest waits for the next.
+FLIGHT_BYTES: Final = 16_777_216
 
 
 class Flights:
@@ -84,6 +87,8 @@ class Flights:
         self._turn = 0
         self._last_end = 0.0
         self._last_count = 0
+        #: Size of a record: a moving average over the latest reserves.
+        self._record_bytes = 1.0
 
     def server_ms(self) -> int:
         """Return the server's time, as of the last reply and this process's clock."""
@@ -184,7 +189,8 @@ class Flights:
             return []
         slots = self._slots
         target = plan_prefetch(self._rate.value, slots.concurrency)
-        ask = plan_ask(slots.free, len(slots.buffer), target)
+        most = max(1, int(FLIGHT_BYTES / self._record_bytes))
+        ask = plan_ask(slots.free, len(slots.buffer), target, most)
         if not ask.start and ask.prefetch * 2 < target:
             return []
         if not ask.total:
@@ -234,50 +240,37 @@ class Flights:
         return self._read(readers, answers, began)
 
     def _pack_settles(self, served: Served, payloads: list[bytes], readers: list[tuple[Served, str, Any]]) -> None:
-        marks: list[str | bytes | int] = []
-        for attempt in served.starting:
-            if attempt.id_bytes in served.attempts:
-                marks += ("start", attempt.id_bytes, attempt.hold, 0, "", "")
         started, served.starting = served.starting, []
-        plain, served.plain = served.plain, []
-        rich, served.rich = served.rich, {}
+        marks: list[Entry] = [
+            ("start", attempt.id_bytes, attempt.hold, 0, "", "")
+            for attempt in started
+            if attempt.id_bytes in served.attempts
+        ]
+        plain, rich = served.take(FLIGHT_BYTES)
         spent_ms, served.spent = round(served.spent * 1000), 0.0
-        settings = self._host.settings
-        keep_ms = round(settings.keep_dead * 1000)
-        idle = int(not served.attempts)
-        groups = [(None, marks), *rich.items()] if marks else [*rich.items()]
-        step, stride = 2 * SETTLE_CALL_JOBS, 6 * SETTLE_CALL_JOBS
-        calls: list[tuple[str | None, list[bytes], list[str | bytes | int]]] = [
+        step = 2 * SETTLE_CALL_JOBS
+        calls: list[tuple[str | None, list[bytes], list[Entry]]] = [
             *((None, plain[at : at + step], []) for at in range(0, len(plain), step)),
+            *((None, [], part) for part in split_entries(marks, SETTLE_CALL_JOBS)),
             *(
-                (letter, [], entries[at : at + stride])
-                for letter, entries in groups
-                for at in range(0, len(entries), stride)
+                (letter, [], part)
+                for letter, entries in rich.items()
+                for part in split_entries(entries, SETTLE_CALL_JOBS)
             ),
         ]
+        idle = int(not served.attempts and not served.rich)
+        settings = self._host.settings
+        limits = (settings.keep_finished_count, round(settings.keep_dead * 1000))
         for index, (letter, some, entries) in enumerate(calls):
             last = index == len(calls) - 1
             script = (served.calls if letter is None else served.store.queue(served.name, letter))["settle"]
-            payloads.append(
-                script.pack(
-                    (
-                        served.worker,
-                        self._lease_ms,
-                        idle if last else 0,
-                        spent_ms if last else 0,
-                        settings.keep_finished_count,
-                        keep_ms,
-                        len(some) // 2,
-                        *some,
-                        *entries,
-                    )
-                )
-            )
+            head = (served.worker, self._lease_ms, idle if last else 0, spent_ms if last else 0, *limits)
+            payloads.append(script.pack((*head, len(some) // 2, *some, *chain.from_iterable(entries))))
             readers.append((served, "settle", (letter, some, entries, started if last else [])))
 
     def _restore(self, readers: list[tuple[Served, str, Any]]) -> None:
         """Put back what was in a round trip that did not come back: what of it took effect is not known."""
-        for served, what, detail in readers:
+        for served, what, detail in reversed(readers):
             if what == "reserve":
                 served.reconcile = True
             else:
@@ -285,9 +278,9 @@ class Flights:
                 served.uncertain = True
                 served.plain[:0] = some
                 served.starting += started
-                entries = _without_marks(entries)
-                if entries:
-                    served.rich[letter] = [*entries, *served.rich.get(letter, [])]
+                kept = [entry for entry in entries if entry[0] != "start"]
+                if kept:
+                    served.rich[letter] = [*kept, *served.rich.get(letter, [])]
 
     def _read(self, readers: list[tuple[Served, str, Any]], answers: list[Any], began: float) -> bool:
         now = time.monotonic()
@@ -325,7 +318,7 @@ class Flights:
             self._settling.refused_total += len(refused)
             logger.warning("late results refused", extra={"queue": served.name, "jobs": len(refused)})
         served.uncertain = False
-        return len(some) // 2 + len(entries) // 6
+        return len(some) // 2 + len(entries)
 
     def _reserved(self, served: Served, reply: replies.Reserved, asked: int) -> list[Attempt]:
         served.paused = reply.status == replies.PAUSED
@@ -333,6 +326,9 @@ class Flights:
         served.next_due = self.loop_time(reply.next_due_ms) if reply.next_due_ms else 0.0
         served.next_lease = self.loop_time(reply.next_lease_ms) if reply.next_lease_ms else 0.0
         host, known, attempts = self._host, reply.known, served.attempts
+        if reply.records:
+            size = sum(map(len, filter(None, reply.records))) / len(reply.records)
+            self._record_bytes = max(1.0, 0.5 * self._record_bytes + 0.5 * size)
         fresh: list[Attempt] = []
         if not known:
             for job_id, record, hold in zip(reply.ids, reply.records, reply.holds, strict=True):
@@ -363,7 +359,7 @@ class Flights:
             return
         pending = set(served.plain[::2])
         for entries in served.rich.values():
-            pending.update(entry for entry in entries[1::6] if isinstance(entry, bytes))
+            pending.update(entry[1] for entry in entries)
         for job_id, hold in mine.items():
             if job_id not in served.attempts and job_id not in pending:
                 served.add_entry("back", job_id, hold, 0, "", "")
@@ -379,11 +375,3 @@ class Flights:
         landed, self._landed = self._landed, None
         if landed is not None and not landed.done():
             landed.set_result(None)
-
-
-def _without_marks(entries: list[Any]) -> list[Any]:
-    kept: list[Any] = []
-    for at in range(0, len(entries), 6):
-        if entries[at] != "start":
-            kept += entries[at : at + 6]
-    return kept

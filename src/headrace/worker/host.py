@@ -47,12 +47,17 @@ class Host(Protocol):
         ...
 
     @property
+    def user(self) -> Link:
+        """The link of the user lane, for what tasks say about their jobs."""
+        ...
+
+    @property
     def census_book(self) -> Census:
         """Where everything live is entered."""
         ...
 
     async def listen(self, channels: Iterable[str], callback: Callable[[str, bytes], None]) -> None:
-        """Call back with channel and message of these control channels."""
+        """Call back with channel and message of these control channels; `reopened` when some may have been lost."""
         ...
 
     def unlisten(self, callback: Callable[[str, bytes], None]) -> None:

@@ -95,7 +95,7 @@ class Leases:
 
     async def survey(self) -> None:
         """Look at all queues in one call, for what a worker that died may have been the only one to know."""
-        if all(served.hot or served.paused for served in self._queues.values()):
+        if all(served.hot and not served.paused for served in self._queues.values()):
             return
         names = list(self._queues)
         kicked = False
@@ -152,6 +152,8 @@ class Leases:
 
     async def _look(self, served: Served) -> None:
         """Reclaim what is lost; what is due is promoted by the reserve that follows, or here when no slot is free."""
+        # Why: whether the queue is still paused, the reserve that follows says.
+        served.paused = False
         now = asyncio.get_running_loop().time()
         if served.next_lease and served.next_lease + LEASE_MARGIN <= now:
             await self.reclaim(served)

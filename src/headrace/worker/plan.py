@@ -42,21 +42,23 @@ def plan_prefetch(rate: float, concurrency: int) -> int:
     return min(MAX_PREFETCH, 4 * concurrency, int(rate * HORIZON))
 
 
-def plan_ask(free: int, buffered: int, target: int) -> Ask:
+def plan_ask(free: int, buffered: int, target: int, most: int = MAX_ASK) -> Ask:
     """Return what is missing.
 
     Args:
         free: Slots without a job.
         buffered: Jobs that wait for a slot in this worker.
         target: Jobs to hold ahead.
+        most: Jobs that one round trip may bring; large records bring fewer.
 
     Example:
         >>> plan_ask(free=100, buffered=0, target=0), plan_ask(free=0, buffered=10, target=80)
         (Ask(start=100, prefetch=0), Ask(start=0, prefetch=70))
     """
     room = free - buffered
-    start = min(MAX_ASK, max(0, room))
-    prefetch = min(MAX_ASK - start, max(0, target + min(0, room)))
+    most = min(most, MAX_ASK)
+    start = min(most, max(0, room))
+    prefetch = min(most - start, max(0, target + min(0, room)))
     return Ask(start, prefetch)
 
 

@@ -234,15 +234,15 @@ class Running:
             return
         word, _, rest = message.partition(b" ")
         if word == b"cancel":
-            attempt = served.attempts.get(rest)
-            if attempt is None:
-                return
-            if attempt.slot is not None:
-                self.slots.stop(attempt, "cancelled")
-            elif attempt in self.slots.buffer:
-                self.slots.buffer.remove(attempt)
-                self.settling.drop_cancelled(attempt)
-                self.flights.kick()
+            self._cancel(served, rest)
+        elif word == b"reopened":
+            served.paused = False
+            served.hot = True
+            self.flights.kick()
+            if served.attempts:
+                _ = self._host.census_book.create_task(
+                    self._catch_up(served), name="look for missed cancels", owner="worker", expected=(HeadraceError,)
+                )
         elif word == b"pause":
             served.paused = True
             for attempt in [one for one in self.slots.buffer if one.served is served]:
@@ -253,6 +253,21 @@ class Running:
             served.paused = False
             served.hot = True
             self.flights.kick()
+
+    def _cancel(self, served: Served, job_id: bytes) -> None:
+        attempt = served.attempts.get(job_id)
+        if attempt is None:
+            return
+        if attempt.slot is not None:
+            self.slots.stop(attempt, "cancelled")
+        elif attempt in self.slots.buffer:
+            self.slots.buffer.remove(attempt)
+            self.settling.drop_cancelled(attempt)
+            self.flights.kick()
+
+    async def _catch_up(self, served: Served) -> None:
+        for job_id in await self._host.store.cancels(self._host.control, served.name):
+            self._cancel(served, job_id)
 
     # Stopping
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
     from headrace.store.store import QueueCalls, Store
@@ -11,6 +11,12 @@ if TYPE_CHECKING:
 
 #: Jobs in one call of settle; more are settled by further calls of the same round trip.
 SETTLE_CALL_JOBS: Final = 1_000
+#: Entries that only count together with the one before them.
+TOGETHER: Final = ("follow", "free")
+
+
+#: Verb, id, hold, number, text, extra: see settle.lua.
+Entry: TypeAlias = tuple[str, bytes, bytes, int, bytes | str, str]
 
 
 class Served:
@@ -50,8 +56,8 @@ class Served:
         self.parked: deque[Attempt] = deque()
         #: Completed jobs with nothing to keep: id, hold, id, hold ...
         self.plain: list[bytes] = []
-        #: Entries of settle, six values each, by dead-letter queue.
-        self.rich: dict[str | None, list[str | bytes | int]] = {}
+        #: Entries of settle by dead-letter queue.
+        self.rich: dict[str | None, list[Entry]] = {}
         #: Seconds that the attempts to be settled ran.
         self.spent = 0.0
         #: Attempts that run although the server only knows them as held.
@@ -69,7 +75,7 @@ class Served:
     @property
     def pending(self) -> int:
         """Jobs that wait to be settled."""
-        return len(self.plain) // 2 + sum(len(entries) for entries in self.rich.values()) // 6
+        return len(self.plain) // 2 + sum(len(entries) for entries in self.rich.values())
 
     def add_entry(
         self,
@@ -85,4 +91,34 @@ class Served:
         entries = self.rich.get(letter)
         if entries is None:
             entries = self.rich[letter] = []
-        entries += (verb, job_id, hold, number, text, extra)
+        entries.append((verb, job_id, hold, number, text, extra))
+
+    def take(self, limit_bytes: int) -> tuple[list[bytes], dict[str | None, list[Entry]]]:
+        """Return what is to be settled now and forget it; entries beyond `limit_bytes` of text stay for the next."""
+        plain, self.plain = self.plain, []
+        rich, self.rich = self.rich, {}
+        size = 0
+        for letter, entries in rich.items():
+            for at, entry in enumerate(entries):
+                size += len(entry[4])
+                if size > limit_bytes and at and entry[0] not in TOGETHER:
+                    self.rich[letter] = entries[at:]
+                    del entries[at:]
+                    break
+        return plain, rich
+
+
+def split_entries(entries: list[Entry], count: int) -> list[list[Entry]]:
+    """Cut entries into parts of about `count`, never between an end and what only counts together with it.
+
+    Example:
+        >>> end, more = ("dead", b"i", b"h", 0, "", ""), ("free", b"i", b"", 0, "", "k")
+        >>> [len(part) for part in split_entries([end, end, more, end], 2)]
+        [3, 1]
+    """
+    parts: list[list[Entry]] = []
+    for entry in entries:
+        if not parts or (len(parts[-1]) >= count and entry[0] not in TOGETHER):
+            parts.append([])
+        parts[-1].append(entry)
+    return parts

@@ -5,6 +5,8 @@
 --       delayed   zset  id -> due score
 --       leases    zset  worker -> deadline, ms
 --       uniques   hash  unique key -> id
+--       dead      zset  id -> time of death, ms
+--       cancelled  zset  id -> time of cancellation, ms
 --       wake      list  token for an idle worker
 -- ARGV  priority    int   1..20
 --       delay_ms    int   0..31536000000
@@ -20,7 +22,10 @@ local level = tonumber(priority)
 local stamp = struct.pack('>BBI6', 1, level, now)
 if unique_key ~= '' then
   local holder = redis.call('HGET', uniques, unique_key)
-  if holder and redis.call('HEXISTS', jobs, holder) == 1 then return {0, holder, 0} end
+  if holder and redis.call('HEXISTS', jobs, holder) == 1 and not redis.call('ZSCORE', dead, holder)
+    and not redis.call('ZSCORE', cancelled, holder) then
+    return {0, holder, 0}
+  end
   redis.call('HSET', uniques, unique_key, ARGV[batch])
 end
 local fields, ids = {}, {}
