@@ -17,7 +17,6 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
-import zstandard
 
 from headrace.errors import EncodingError, RecordCorrupt, RecordTooLarge, RecordTooNew
 from headrace.keys import HIGHEST_PRIORITY, LOWEST_PRIORITY
@@ -151,7 +150,7 @@ class BodyWriter:
             flags = WITH_MORE
             payload = _encoder.encode(Envelope(msgspec.Raw(arguments), keywords or {}, options))
         if len(payload) > self._over:
-            packed = zstandard.ZstdCompressor(level=3).compress(payload)
+            packed = _compress(payload)
             if len(packed) < len(payload):
                 flags |= COMPRESSED
                 payload = packed
@@ -198,18 +197,30 @@ def read_record(data: bytes, *, limit_bytes: int = 67_108_864) -> Record:
                 task, data[1], int.from_bytes(data[2:8], "big"),
                 bytes(envelope.arguments), envelope.keywords, envelope.options,
             )  # fmt: skip
-    except (msgspec.DecodeError, UnicodeDecodeError, zstandard.ZstdError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         text = f"a record of {size} bytes cannot be read: {error}. Something else wrote to this key."
         raise RecordCorrupt(text) from error
     return Record(task, data[1], int.from_bytes(data[2:8], "big"), payload, {}, NO_OPTIONS)
 
 
+def _compress(payload: bytes) -> bytes:
+    import zstandard  # noqa: PLC0415 - most apps never write a record above the threshold
+
+    return zstandard.ZstdCompressor(level=3).compress(payload)
+
+
 def _decompress(payload: bytes, limit_bytes: int) -> bytes:
-    frame = zstandard.get_frame_parameters(payload)
-    if frame.content_size > limit_bytes:
-        text = f"a compressed record unfolds to {frame.content_size} bytes: the limit is {limit_bytes}"
-        raise RecordCorrupt(text + ". Something else wrote to this key.")
-    return zstandard.ZstdDecompressor().decompress(payload, max_output_size=limit_bytes)
+    import zstandard  # noqa: PLC0415 - as in `_compress`
+
+    try:
+        frame = zstandard.get_frame_parameters(payload)
+        if frame.content_size > limit_bytes:
+            text = f"a compressed record unfolds to {frame.content_size} bytes: the limit is {limit_bytes}"
+            raise RecordCorrupt(text + ". Something else wrote to this key.")
+        return zstandard.ZstdDecompressor().decompress(payload, max_output_size=limit_bytes)
+    except zstandard.ZstdError as error:
+        text = f"a compressed payload of {len(payload)} bytes cannot be unfolded: {error}"
+        raise RecordCorrupt(text + ". Something else wrote to this key.") from error
 
 
 class Outcome(msgspec.Struct, array_like=True, omit_defaults=True, frozen=True):
