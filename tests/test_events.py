@@ -319,6 +319,40 @@ async def test_a_callback_runs_with_the_context_of_its_subscriber(bus: EventBus)
     assert seen == ["subscriber", "subscriber"]
 
 
+async def test_flushing_waits_until_every_subscriber_has_had_what_waits(bus: EventBus) -> None:
+    plain: list[Event] = []
+    slow: list[Event] = []
+
+    async def take_slowly(event: Event) -> None:
+        await asyncio.sleep(0)
+        slow.append(event)
+
+    bus.subscribe("job.completed", plain.append)
+    bus.subscribe("job.completed", take_slowly)
+    for number in range(3):
+        bus.publish("job.completed", job=number)
+
+    await bus.flush()
+
+    assert [event.fields["job"] for event in plain] == [0, 1, 2]
+    assert [event.fields["job"] for event in slow] == [0, 1, 2]
+
+
+async def test_a_subscriber_may_flush_the_bus(bus: EventBus) -> None:
+    got: list[Event] = []
+
+    async def take(event: Event) -> None:
+        await bus.flush()
+        got.append(event)
+
+    bus.subscribe("job.completed", take)
+    bus.publish("job.completed")
+
+    await asyncio.wait_for(bus.flush(timeout=60.0), 5)
+
+    assert len(got) == 1
+
+
 async def test_closing_the_bus_hands_over_what_waits(census: Census) -> None:
     bus = EventBus(census)
     got: list[tuple[str, int]] = []

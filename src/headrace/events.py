@@ -134,6 +134,22 @@ class EventBus:
             )
         self._wake()
 
+    async def flush(self, timeout: float = 1.0) -> None:
+        """Hand over what waits, and wait until the coroutine functions have had theirs; for tests.
+
+        Args:
+            timeout: Longest wait in seconds; slower ones go on.
+
+        Nothing happens on another loop than that of the bus, which hands over by itself.
+        """
+        if self._loop is not asyncio.get_running_loop():
+            return
+        for subscription in list(self._subscriptions):
+            subscription.deliver(subscription.limit)
+        pending = {task for task in self._tasks if task is not asyncio.current_task()}
+        if pending:
+            await asyncio.wait(pending, timeout=timeout)
+
     async def aclose(self, grace: float = 5.0) -> None:
         """Hand over what waits, then close every subscription; the bus may be used again afterwards.
 
