@@ -15,6 +15,10 @@ that may lose nothing needs. The subjects take turns within each repeat, each re
 a disturbance of the machine meets them all; FLUSHALL precedes each measure. Printed are medians with the extremes, and
 the ratio to the fastest peer, which is the best median among all subjects but Headrace.
 
+Processor time is told of the worker and of the server apart, because a subject may save one by spending the other; that
+of the server includes the connecting of the worker. Wall time is neither: on an idle machine about their sum, where the
+two wait for each other.
+
 A subject that cannot be installed or fails stays in the tables, with its last error.
 """
 
@@ -53,7 +57,6 @@ RUN_TIMEOUT: Final = 90.0
 RUN_MARGIN: Final = 15.0
 CLIENTS_GONE_TIMEOUT: Final = 5.0
 IDEAL_SLEEPS_PER_SECOND: Final = 10_000
-OURS: Final = "headrace"
 # Measure -> title of its table, and what it counts.
 TITLES: Final = {
     "drain": ("no-op drain", "jobs/s"),
@@ -61,9 +64,10 @@ TITLES: Final = {
     "single": ("single awaited enqueue", "jobs/s"),
     "sleep": ("10 ms sleep, 100 at a time", "jobs/s"),
     "cpu": ("processor time of the worker per no-op job", "us"),
+    "server_cpu": ("processor time of the server per no-op job", "us"),
     "memory": ("server memory per waiting job", "bytes"),
 }
-LESS_IS_BETTER: Final = {"cpu", "memory"}
+LESS_IS_BETTER: Final = {"cpu", "server_cpu", "memory"}
 
 
 class SubjectError(Exception):
@@ -86,16 +90,21 @@ class Subject:
     errors: dict[str, str] = field(default_factory=dict)
 
     @property
+    def ours(self) -> bool:
+        """Whether this is Headrace, which needs no environment of its own and is no peer."""
+        return not self.requirements
+
+    @property
     def version(self) -> str:
         """What is compared, with its version."""
-        if self.requirements:
-            return self.requirements[0].replace("==", " ")
-        return f"headrace {importlib.metadata.version('headrace')}"
+        if self.ours:
+            return f"headrace {importlib.metadata.version('headrace')}"
+        return self.requirements[0].replace("==", " ")
 
     @property
     def python(self) -> Path:
         """The interpreter that runs the adapter."""
-        if not self.requirements:
+        if self.ours:
             return Path(sys.executable)
         return ENVIRONMENTS / (self.environment or self.name) / "bin" / "python"
 
@@ -133,7 +142,7 @@ def install(subject: Subject) -> None:
     Raises:
         SubjectError: The environment could not be made or the packages not installed.
     """
-    if not subject.requirements:
+    if subject.ours:
         return
     folder = subject.python.parent.parent
     stamp = folder / "requirements.txt"
@@ -183,6 +192,11 @@ class Comparison:
             time.sleep(0.01)
         return int(self.client.info("memory")["used_memory"])
 
+    def cpu_seconds(self) -> float:
+        """Return the processor time that the server has used."""
+        used = self.client.info("cpu")
+        return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
+
     def prepare(self, subject: Subject) -> None:
         """Install a subject and let it run a few jobs, which also leaves its Lua scripts with the server.
 
@@ -210,11 +224,14 @@ class Comparison:
         before = self.memory_bytes()
         bulk = run_adapter(subject, "bulk", self.url, count)
         waiting_bytes = self.memory_bytes() - before
+        server_before = self.cpu_seconds()
         drain = run_adapter(subject, "drain", self.url, count)
+        server_seconds = self.cpu_seconds() - server_before
         return {
             "drain": _rate(drain),
             "bulk": _rate(bulk),
             "cpu": drain["cpu_seconds"] / drain["jobs"] * 1e6,
+            "server_cpu": server_seconds / count * 1e6,
             "memory": waiting_bytes / (count + 1),
         }
 
@@ -249,7 +266,7 @@ def table(measure: str, subjects: Sequence[Subject]) -> Iterator[str]:
     """Make the lines of the table of one measure, the best median first, failures last."""
     title, unit = TITLES[measure]
     medians = {one.name: statistics.median(one.figures[measure]) for one in subjects if one.figures.get(measure)}
-    peers = [median for name, median in medians.items() if name != OURS]
+    peers = [medians[one.name] for one in subjects if one.name in medians and not one.ours]
     less = measure in LESS_IS_BETTER
     best = (min(peers) if less else max(peers)) if peers else None
     rows = [[title, unit, "min - max", "to the best peer"]]
@@ -351,7 +368,7 @@ def main() -> None:
     for name, fact in circumstances.items():
         print(f"{name:9}{fact}")
     for subject in subjects:
-        print(f"{'subject':9}{subject.version}: {subject.configuration}")
+        print(f"{'subject':9}{subject.name}, {subject.version}: {subject.configuration}")
     print(f"{'jobs':9}{given.count:,} ({given.repeats} repeats); each a number and a text of 200 bytes")
     for measure in TITLES:
         print("", *table(measure, subjects), sep="\n")

@@ -1,6 +1,8 @@
 """Drive Headrace itself, in the environment that runs the comparison; on uvloop where that is installed.
 
-Defaults throughout: leases, at least once, no results. Bulk is `enqueue_many`.
+Leases and at-least-once are its defaults. By default it keeps the outcome of each job for five minutes; as the peers
+are measured with results off, subjects.toml switches that off (HEADRACE_KEEP_RESULT=0) and offers `headrace-as-shipped`
+beside it. Bulk is `enqueue_many`.
 """
 
 from __future__ import annotations
