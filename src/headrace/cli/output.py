@@ -111,7 +111,12 @@ def fail_with(error: HeadraceError) -> NoReturn:
         typer.Exit: Always; with EXIT_USAGE when a setting or an argument is to be corrected.
     """
     typer.echo(f"{type(error).__name__}: {error}", err=True)
-    raise typer.Exit(EXIT_USAGE if isinstance(error, USAGE_ERRORS) else EXIT_FAILED) from error
+    raise typer.Exit(exit_code(error)) from error
+
+
+def exit_code(error: HeadraceError) -> int:
+    """Return the exit code that an error stands for."""
+    return EXIT_USAGE if isinstance(error, USAGE_ERRORS) else EXIT_FAILED
 
 
 @contextmanager

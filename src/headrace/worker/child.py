@@ -1,0 +1,169 @@
+"""One worker process as its supervisor sees it: started as a fresh interpreter, heard, signalled, reaped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from typing import TYPE_CHECKING, Final
+
+from headrace.census import Kind
+from headrace.worker.report import REPORT_VARIABLE, Failed, MessageReader, Started, Stopped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from headrace.census import Census
+
+_CHUNK_BYTES: Final = 65_536
+
+
+class Child:
+    """A worker process.
+
+    Args:
+        command: Program and arguments.
+        census: Where the process is counted until it is reaped.
+        changed: Called when it started.
+
+    Raises:
+        OSError: The system starts no more processes, or there is no such program.
+
+    Attributes:
+        pid: Its process id.
+        started: Set when it says that its worker reserves jobs.
+        ended: Set when it was reaped.
+        killed: It was sent SIGKILL by its supervisor.
+        grace: Time that it gives running jobs, seconds, as it said.
+        stopped: What it said it did, if it said so.
+        failed: Why it cannot run, if it said so.
+    """
+
+    def __init__(self, command: Sequence[str], census: Census, changed: Callable[[Child], None]) -> None:
+        self.started = asyncio.Event()
+        self.ended = asyncio.Event()
+        self._asked = 0
+        self.killed = False
+        self.grace = 0.0
+        self.stopped: Stopped | None = None
+        self.failed: Failed | None = None
+        self.began = time.monotonic()
+        self.started_at = 0.0
+        self.ended_at = 0.0
+        self._changed = changed
+        self._reader = MessageReader()
+        self._connection, theirs = socket.socketpair()
+        self._connection.settimeout(0)
+        with theirs, contextlib.ExitStack() as stack:
+            stack.callback(self._connection.close)
+            # Why a group of its own: Ctrl+C at a terminal goes to a whole group, and must reach the supervisor alone,
+            # which forwards it; else a child would hear it twice and stop hard.
+            self._process = subprocess.Popen(
+                command,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, REPORT_VARIABLE: str(theirs.fileno())},
+                stdin=subprocess.DEVNULL,
+                process_group=0,
+            )
+            stack.pop_all()
+        self.pid = self._process.pid
+        self._entry = census.add(Kind.PROCESS, f"worker process {self.pid}", "supervisor")
+        asyncio.get_running_loop().add_reader(self._connection, self._hear)
+
+    def stop(self, *, hard: bool = False) -> None:
+        """Ask the worker to stop gracefully, or hard; asking the same again does nothing."""
+        # Why two signals: of the same one, two that come close together may arrive as one.
+        wanted = (signal.SIGTERM, signal.SIGINT) if hard else (signal.SIGTERM,)
+        for number in wanted[self._asked :]:
+            self._process.send_signal(number)
+        self._asked = max(self._asked, len(wanted))
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.killed = True
+        self._process.kill()
+
+    def reap(self) -> bool:
+        """Take note of the end of the process; False while it runs."""
+        if self.ended.is_set() or self._process.poll() is None:
+            return self.ended.is_set()
+        self.ended_at = time.monotonic()
+        self._hear()
+        self._hang_up()
+        self._entry.close()
+        self.ended.set()
+        return True
+
+    async def starts(self, timeout: float) -> bool:
+        """Wait until the child started; False when it ended before, or did not start in time (seconds)."""
+        waits = [asyncio.ensure_future(event.wait()) for event in (self.started, self.ended)]
+        try:
+            await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        return self.started.is_set() and not self.ended.is_set()
+
+    @property
+    def retiring(self) -> bool:
+        """Whether it was told to stop."""
+        return self._asked > 0
+
+    @property
+    def code(self) -> int | None:
+        """Exit code, or the negative number of the signal that ended it; None while it runs."""
+        return self._process.returncode
+
+    @property
+    def seconds(self) -> float:
+        """Time that its worker ran, seconds; 0 when it never started."""
+        if self.stopped is not None:
+            return self.stopped.seconds
+        return (self.ended_at or time.monotonic()) - self.started_at if self.started_at else 0.0
+
+    def _hear(self) -> None:
+        while True:
+            try:
+                data = self._connection.recv(_CHUNK_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._hang_up()
+                return
+            for message in self._reader.feed(data):
+                match message:
+                    case Started():
+                        self.grace = message.grace
+                        self.started_at = time.monotonic()
+                        self.started.set()
+                        self._changed(self)
+                    case Stopped():
+                        self.stopped = message
+                    case Failed():
+                        self.failed = message
+
+    def _hang_up(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            asyncio.get_running_loop().remove_reader(self._connection)
+        self._connection.close()
+
+
+def describe_end(code: int) -> str:
+    """Say in words how a process ended.
+
+    Example:
+        >>> describe_end(1), describe_end(-9), describe_end(-250)
+        ('exit code 1', 'signal SIGKILL', 'signal 250')
+    """
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:
+        return f"signal {-code}"

@@ -1,0 +1,136 @@
+"""What a worker process tells its supervisor, over a pair of sockets: it started, what it did, or why it cannot run.
+
+The child writes lines of JSON and never reads any; when its end reads as closed, the supervisor is gone. The supervisor
+never waits for a line: what a child did not say before its end stays unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, MutableMapping
+
+#: Names the socket in the environment of a child. It starts with no HEADRACE_, as it is no setting.
+REPORT_VARIABLE: Final = "_HEADRACE_REPORT_FD"
+_LINE_LIMIT_BYTES: Final = 65_536
+_TEXT_LIMIT: Final = 4_000
+
+
+class Started(msgspec.Struct, frozen=True, tag="started"):
+    """The worker reserves jobs.
+
+    Attributes:
+        worker: Id of the worker.
+        grace: Time that it gives running jobs when it stops, seconds.
+    """
+
+    worker: str
+    grace: float
+
+
+class Stopped(msgspec.Struct, frozen=True, tag="stopped"):
+    """The worker has let go of everything.
+
+    Attributes:
+        completed: Jobs that completed.
+        failed: Jobs that are dead.
+        retried: Attempts that failed and are followed by another.
+        seconds: Time from its start to its end.
+    """
+
+    completed: int
+    failed: int
+    retried: int
+    seconds: float
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The worker cannot run.
+
+    Attributes:
+        reason: One sentence for people.
+        code: The exit code that follows.
+    """
+
+    reason: str
+    code: int
+
+
+Message: TypeAlias = Started | Stopped | Failed
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
+
+
+class Reporter:
+    """The child's end.
+
+    Args:
+        connection: Socket that the supervisor handed over.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        # A task's own child processes shall not keep the socket open.
+        connection.set_inheritable(False)
+
+    @classmethod
+    def from_environment(cls, environ: MutableMapping[str, str] = os.environ) -> Reporter | None:
+        """Take the socket that the environment names, and its name out of there; None without a supervisor."""
+        text = environ.pop(REPORT_VARIABLE, "")
+        return cls(socket.socket(fileno=int(text))) if text.isdecimal() else None
+
+    def send(self, message: Message) -> None:
+        """Tell the supervisor, if it is still there."""
+        if isinstance(message, Failed):
+            message = Failed(message.reason[:_TEXT_LIMIT], message.code)
+        with contextlib.suppress(OSError):
+            self._connection.sendall(_encoder.encode(message) + b"\n")
+
+    def watch(self, gone: Callable[[], None]) -> None:
+        """Call back when the supervisor is gone, however it ended."""
+        loop = asyncio.get_running_loop()
+
+        def readable() -> None:
+            # The supervisor never writes: what can be read is the end.
+            loop.remove_reader(self._connection)
+            gone()
+
+        loop.add_reader(self._connection, readable)
+
+    def close(self) -> None:
+        """Stop watching and close the socket."""
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop().remove_reader(self._connection)
+        self._connection.close()
+
+
+class MessageReader:
+    r"""Cut what arrives from a child into messages; what is none of ours is dropped.
+
+    Example:
+        >>> reader = MessageReader()
+        >>> reader.feed(b'{"type":"started","worker":"w1",')
+        []
+        >>> reader.feed(b'"grace":25.0}\nnonsense\n')
+        [Started(worker='w1', grace=25.0)]
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[Message]:
+        """Take bytes and return the messages that they complete."""
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = rest[-_LINE_LIMIT_BYTES:]
+        messages: list[Message] = []
+        for line in lines:
+            with contextlib.suppress(msgspec.DecodeError):
+                messages.append(_decoder.decode(line))
+        return messages

@@ -1,0 +1,315 @@
+"""The supervisor of `headrace worker -p N`: it starts worker processes, keeps their number, and ends them.
+
+It runs no jobs, imports no app and has no connection to the server, so nothing that a job does can take it down. It
+acts on three kinds of events: signals, the end of a child, and what a child says (see report.py). Nothing polls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from headrace.census import Census
+from headrace.retry import Exponential
+from headrace.worker.child import Child, describe_end
+from headrace.worker.shutdown import ShutdownSignals
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+logger = logging.getLogger(__name__)
+
+#: Wait before a crashed child is replaced, by how often it crashed without having run well.
+BACKOFF: Final = Exponential(base=0.1, maximum=30.0, jitter=False)
+#: A child that ran for this long ran well: the next wait is the first again, seconds.
+RAN_WELL: Final = 30.0
+#: Crashes without having run well after which a person must look.
+MANY_CRASHES: Final = 5
+#: Time that the new child of a rolling restart gets until its worker runs, seconds.
+START_TIMEOUT: Final = 60.0
+#: A stopping child that is still there this long after its grace is killed, seconds.
+STOP_MARGIN: Final = 10.0
+#: Exit code of a child whose command line, app or setting is wrong.
+WRONG_USAGE: Final = 2
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one place of a supervisor did, over all the processes that it had.
+
+    Attributes:
+        pid: Process id of the last one.
+        starts: Processes started.
+        crashes: Processes that ended without having been told to; what they did is not in the counts.
+        kills: Processes that did not stop in time and were killed.
+        completed: Jobs that completed.
+        failed: Jobs that are dead.
+        retried: Attempts that failed and were followed by another.
+        seconds: Time that workers ran.
+    """
+
+    pid: int = 0
+    starts: int = 0
+    crashes: int = 0
+    kills: int = 0
+    completed: int = 0
+    failed: int = 0
+    retried: int = 0
+    seconds: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Jobs completed in a second while workers ran."""
+        return self.completed / self.seconds if self.seconds else 0.0
+
+    def add(self, child: Child, *, crashed: bool) -> None:
+        """Add a process that ended."""
+        self.crashes += crashed
+        self.kills += child.killed
+        self.seconds += child.seconds
+        if child.stopped is not None:
+            self.completed += child.stopped.completed
+            self.failed += child.stopped.failed
+            self.retried += child.stopped.retried
+
+
+class Place:
+    """One of the N processes that a supervisor keeps.
+
+    Attributes:
+        number: From 1.
+        child: The process that fills it, None while it waits for a new one.
+        fresh: The process that is to take over in a rolling restart.
+        crashes: Crashes in a row without having run well.
+        timer: The wait before the next start.
+        finished: Its process ended by itself as it should (burst), and needs no other.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.child: Child | None = None
+        self.fresh: Child | None = None
+        self.crashes = 0
+        self.timer: asyncio.TimerHandle | None = None
+        self.finished = False
+        self.tally = Tally()
+
+    def cancel_timer(self) -> None:
+        """Give up the wait for the next start."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+
+class Supervisor:
+    """Keep some worker processes running.
+
+    Args:
+        command: Program and arguments of a child; the child finds its socket in the environment.
+        processes: How many, 1 or more.
+        burst: A child that ends by itself, having said what it did, is not replaced.
+
+    Attributes:
+        refusal: Why no worker could be started, with the exit code that the child gave; None when one could.
+        tallies: What each place did, complete when `run` has returned.
+    """
+
+    def __init__(self, command: Sequence[str], processes: int, *, burst: bool = False) -> None:
+        self.refusal: tuple[str, int] | None = None
+        self._command = list(command)
+        self._burst = burst
+        self._places = [Place(number + 1) for number in range(processes)]
+        self._children: dict[Child, Place] = {}
+        self._census = Census()
+        self._stopping = False
+        self._ran = False
+        self._rolling: asyncio.Task[None] | None = None
+        self._again = False
+        self._killer: asyncio.TimerHandle | None = None
+        self._done = asyncio.Event()
+
+    @property
+    def tallies(self) -> list[Tally]:
+        """What each place did."""
+        return [place.tally for place in self._places]
+
+    async def run(self) -> None:
+        """Start the children and look after them until they were stopped by a signal, or ended as they should.
+
+        Cancelling kills the children.
+        """
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        try:
+            with ShutdownSignals(self):
+                logger.info("supervisor started", extra={"processes": len(self._places)})
+                for place in self._places:
+                    self._start(place)
+                await self._done.wait()
+        finally:
+            self._cancel_timers()
+            for child in self._children:
+                child.kill()
+            loop.remove_signal_handler(signal.SIGCHLD)
+            if self._rolling is not None:
+                await asyncio.gather(self._rolling, return_exceptions=True)
+        logger.info("supervisor stopped")
+
+    def stop(self, *, hard: bool = False) -> None:
+        """Tell all children to stop, and kill what is left some time after their grace; `hard` leaves no grace."""
+        self._stopping = True
+        self._cancel_timers()
+        if self._rolling is not None:
+            self._rolling.cancel()
+        for child in self._children:
+            child.stop(hard=hard)
+        grace = 0.0 if hard else max((child.grace for child in self._children), default=0.0)
+        self._killer = asyncio.get_running_loop().call_later(grace + STOP_MARGIN, self._kill)
+        self._check_done()
+
+    def restart(self) -> None:
+        """Replace all children one after another; each goes only when its successor runs."""
+        if self._stopping:
+            return
+        self._again = True
+        if self._rolling is None:
+            self._rolling = self._census.create_task(self._roll(), name="rolling restart", owner="supervisor")
+
+    # Children
+
+    def _start(self, place: Place) -> None:
+        place.timer = None
+        place.child = self._spawn(place)
+        if place.child is None:
+            self._replace_later(place)
+
+    def _spawn(self, place: Place) -> Child | None:
+        try:
+            child = Child(self._command, self._census, self._started)
+        except OSError as error:
+            logger.error(  # noqa: TRY400 - the reason says it all
+                "worker process cannot be started; see the limits of the system on processes and memory",
+                extra={"place": place.number, "reason": str(error)},
+            )
+            return None
+        self._children[child] = place
+        place.tally.starts += 1
+        place.tally.pid = child.pid
+        return child
+
+    def _started(self, child: Child) -> None:
+        self._ran = True
+        logger.info("worker process started", extra={"place": self._children[child].number, "child": child.pid})
+
+    def _reap(self) -> None:
+        # Why all: signals that come close together arrive as one.
+        for child in [child for child in self._children if child.reap()]:
+            self._ended(child, self._children.pop(child))
+        self._check_done()
+
+    def _ended(self, child: Child, place: Place) -> None:
+        code = child.code or 0
+        finished = self._burst and code == 0 and child.stopped is not None
+        expected = child.retiring or finished
+        place.tally.add(child, crashed=not expected)
+        if expected:
+            logger.info(
+                "worker process stopped", extra={"place": place.number, "child": child.pid, "end": describe_end(code)}
+            )
+        if child is not place.child:
+            return
+        place.child = None
+        if finished:
+            place.finished = True
+        elif not expected:
+            self._crashed(child, place, code)
+
+    def _crashed(self, child: Child, place: Place, code: int) -> None:
+        place.crashes = 1 if child.started_at and child.seconds >= RAN_WELL else place.crashes + 1
+        reason = child.failed.reason if child.failed else describe_end(code)
+        never = not self._ran and not child.started_at
+        if never and child.failed is not None and (child.failed.code == WRONG_USAGE or self._burst):
+            if self.refusal is None:
+                self.refusal = (reason, child.failed.code)
+            self.stop()
+            return
+        facts = {"place": place.number, "child": child.pid, "end": describe_end(code), "crashes": place.crashes}
+        if child.failed is not None:
+            facts["reason"] = reason
+        many = place.crashes >= MANY_CRASHES
+        text = (
+            "worker process ends again and again; see its last log lines" if many else "worker process ended by itself"
+        )
+        logger.log(logging.ERROR if many else logging.WARNING, text, extra=facts)
+        if place.fresh is None:
+            self._replace_later(place)
+
+    def _replace_later(self, place: Place) -> None:
+        if self._stopping:
+            return
+        delay = BACKOFF.delay(max(1, place.crashes))
+        logger.info("worker process is replaced", extra={"place": place.number, "delay": delay})
+        place.timer = asyncio.get_running_loop().call_later(delay, self._start, place)
+
+    # Rolling restart
+
+    async def _roll(self) -> None:
+        try:
+            while self._again:
+                self._again = False
+                for place in self._places:
+                    if not place.finished and not await self._renew(place):
+                        break
+                else:
+                    logger.info("all worker processes are new")
+        finally:
+            self._rolling = None
+
+    async def _renew(self, place: Place) -> bool:
+        """Start a new child for a place, and then stop the old one; False when the new one does not start."""
+        place.cancel_timer()
+        fresh = place.fresh = self._spawn(place)
+        runs = fresh is not None and await fresh.starts(START_TIMEOUT)
+        place.fresh = None
+        old = place.child
+        if fresh is None or not runs:
+            reason = fresh.failed.reason if fresh is not None and fresh.failed is not None else "see the lines before"
+            logger.error(
+                "new worker process did not start; the restart is given up",
+                extra={"place": place.number, "reason": reason, "former_goes_on": old is not None},
+            )
+            if fresh is not None and not fresh.ended.is_set():
+                fresh.kill()
+            if old is None:
+                self._replace_later(place)
+            return False
+        place.child = fresh
+        place.crashes = 0
+        if old is not None:
+            old.stop()
+            try:
+                await asyncio.wait_for(old.ended.wait(), old.grace + STOP_MARGIN)
+            except TimeoutError:
+                old.kill()
+        return True
+
+    # End
+
+    def _kill(self) -> None:
+        for child in self._children:
+            logger.error("worker process did not stop in time and is killed", extra={"child": child.pid})
+            child.kill()
+
+    def _cancel_timers(self) -> None:
+        for place in self._places:
+            place.cancel_timer()
+        if self._killer is not None:
+            self._killer.cancel()
+            self._killer = None
+
+    def _check_done(self) -> None:
+        if not self._children and (self._stopping or all(place.finished for place in self._places)):
+            self._done.set()
