@@ -32,7 +32,7 @@ class Attempt:
 
     __slots__ = (
         "ended", "errors", "follows", "hard_at", "hold", "host", "id_bytes", "interrupt", "job_options", "noted",
-        "number", "record", "served", "slot", "soft_at", "started", "state", "stop", "target",
+        "number", "record", "served", "slot", "soft_at", "started", "state", "stop", "target", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +59,8 @@ class Attempt:
         #: Something of the job lies beside its record, to be forgotten with it.
         self.noted = state is not FRESH
         self.ended = False
+        #: It waits for a thread or a child process; its timeouts have not begun.
+        self.waits = False
 
     # What the task sees
 
@@ -96,12 +98,29 @@ class Attempt:
     @property
     def deadline(self) -> datetime | None:
         """When the soft timeout strikes (UTC), None without one."""
-        if not self.soft_at:
-            return None
-        return datetime.fromtimestamp(time.time() + self.soft_at - time.monotonic(), UTC)
+        soft_at = self.soft_at
+        if not soft_at:
+            # Why: a job that has not waited yet has no deadlines set; they count from its start all the same.
+            options = self.target.options if self.target else None
+            timeout = self.job_options.timeout or (options and (options.timeout or options.hard_timeout))
+            if not timeout:
+                return None
+            soft_at = self.started + timeout
+        return datetime.fromtimestamp(time.time() + soft_at - time.monotonic(), UTC)
+
+    def begin(self) -> None:
+        """Let the timeouts begin now: so far the job waited for a thread or a child process. Any thread may call."""
+        now = time.monotonic()
+        shift = now - self.started
+        self.started = now
+        if self.soft_at:
+            self.soft_at += shift
+            self.hard_at += shift
+        self.waits = False
 
     async def progress(self, percent: float, text: str = "") -> None:
         """Note how far the job is; see `CurrentJob.progress`."""
+        self._check_loop()
         note = encode_value(check_progress(percent, text))
         self.noted = True
         if not await self.host.store.report(self.host.user, self.queue, self.id, self.hold, note):
@@ -109,6 +128,7 @@ class Attempt:
 
     async def log(self, line: str) -> None:
         """Add a line to the log of the job; see `CurrentJob.log`."""
+        self._check_loop()
         key = self.served.calls.keys.log(self.id)
         commands = (
             pack_command("RPUSH", key, str(line)[:MAX_TEXT]),
@@ -130,7 +150,15 @@ class Attempt:
         if slot is None:
             call.close()
             raise UsageError(f"job {self.id} does not run any more, so that nothing can be noted of it.")
+        if asyncio._get_running_loop() is slot.get_loop():  # noqa: SLF001 - documented, and raises nothing where none runs
+            call.close()
+            raise UsageError(f"job {self.id} runs as a coroutine, which must not block. Use `await job.progress(...)`.")
         asyncio.run_coroutine_threadsafe(call, slot.get_loop()).result(timeout=30)
+
+    def _check_loop(self) -> None:
+        if self.slot is not None and self.slot.get_loop() is not asyncio.get_running_loop():
+            text = f"job {self.id} runs in a thread, whose own event loop has no connection"
+            raise UsageError(text + ". Use progress_sync and log_sync.")
 
     def follow(self, task: Any, *args: Any, **kwargs: Any) -> str:
         """Enqueue a job when this one completes; see `CurrentJob.follow`."""

@@ -8,7 +8,6 @@ from headrace.errors import OptionError, RecordCorrupt
 from headrace.record import COMPRESSED, NO_OPTIONS, WITH_MORE, read_record
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Coroutine, Mapping
 
     from headrace.task import Task
@@ -110,9 +109,3 @@ class Runner:
     def attempts(self, attempt: Attempt) -> int:
         """Return how often a job is tried at most."""
         return attempt.job_options.attempts or self.task.options.attempts
-
-
-def uncancel(task: asyncio.Task[Any]) -> None:
-    """Forget all cancellations of a task, so that it can go on with other work."""
-    while task.cancelling():
-        task.uncancel()

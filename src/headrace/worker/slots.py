@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 from headrace.errors import JobCancelled, JobTimeout, RecordCorrupt, RecordTooNew, UnknownTask
 from headrace.record import VERSION, read_record
 from headrace.worker.drive import Rest, first_step
-from headrace.worker.runners import uncancel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +30,8 @@ logger = logging.getLogger(__name__)
 TURN: Final = 0.002
 #: Seconds that a cancelled job gets before it is ended.
 CANCEL_MARGIN: Final = 5.0
-#: What is recorded at the edge of a job; a task that calls sys.exit() fails, and does not take the worker with it.
-JOB_ERRORS: Final = (Exception, asyncio.CancelledError, SystemExit)
+#: Seconds that all slots together get to end when the worker stops.
+CLOSE_MARGIN: Final = 5.0
 
 
 class Slots:
@@ -104,12 +103,17 @@ class Slots:
         return attempts
 
     async def close(self) -> None:
-        """End all slots; the jobs they run must have ended or been stopped before."""
+        """End all slots; a job that runs still, although it was told to stop, is ended whatever it does."""
         self._closing = True
+        for attempt in self.running:
+            attempt.ended = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            _, left = await asyncio.wait(tasks, timeout=CLOSE_MARGIN)
+            if left:
+                logger.error("slots do not end", extra={"slots": ",".join(task.get_name() for task in left)})
 
     def next_end(self) -> asyncio.Future[Any]:
         """Return a future that ends with the next job that ends after having waited."""
@@ -123,6 +127,9 @@ class Slots:
             due = attempt.hard_at if attempt.stop is not None else attempt.soft_at
             if not due:
                 continue
+            if attempt.waits and attempt.stop is None:
+                # Why: the timeouts begin with the call; if it begins right now, this is when it is due.
+                due = now + attempt.soft_at - attempt.started
             if due > now:
                 following = min(following or due, due)
             elif attempt.stop is None:
@@ -152,99 +159,118 @@ class Slots:
             attempt.slot.cancel()
 
     async def _slot(self) -> None:
-        buffer = self.buffer
-        while True:
-            if buffer:
-                try:
-                    await self._run_buffer()
-                except asyncio.CancelledError:
-                    if self._closing:
-                        raise
-                self._settling.note()
-            if self._closing:
-                return
-            future = asyncio.get_running_loop().create_future()
-            self._idle.append(future)
+        task = _current_task()
+        while not self._closing:
             try:
+                if self.buffer:
+                    await self._run_buffer(task)
+                    self._settling.note()
+                    continue
+                future = asyncio.get_running_loop().create_future()
+                self._idle.append(future)
                 await future
             except asyncio.CancelledError:
                 if self._closing:
                     raise
-                # Why: a stop that came when its job had just ended; it is nobody's any more.
-                uncancel(_current_task())
+                # Why: a task may hand its asyncio task to something that cancels it when the job has long ended.
+                await self._take_turn(task)
 
-    async def _run_buffer(self) -> None:
+    async def _run_buffer(self, task: asyncio.Task[None]) -> None:
         """Run jobs until the buffer is empty. This is the hot path."""
         buffer, settling, runners = self.buffer, self._settling, self._runners
-        now, copy = time.monotonic, self._base.copy
+        now, copy, cancels = time.monotonic, self._base.copy, task.cancelling
         turn_ends = now() + TURN
-        while buffer:
+        while buffer and not self._closing:
             attempt = buffer.popleft()
             served = attempt.served
             if served.limit is not None and served.running >= served.limit:
                 served.parked.append(attempt)
                 continue
             if attempt.state.stalls and b"-" in attempt.hold:
-                await settling.announce(attempt)
+                await self._announce(attempt)
             began = attempt.started = now()
             runner = runners.get(attempt.task_bytes)
             coroutine = self._begin(attempt, runner)
             if runner is None or coroutine is None:
                 continue
             context = copy()
+            attempt.slot = task
             try:
                 yielded = context.run(first_step, attempt, coroutine)
             except StopIteration as stop:
                 ended = now()
-                if ended - began > self._slow_step:
-                    self.stalled(attempt, ended - began)
                 settling.completed(attempt, runner, stop.value, ended - began)
-            except JOB_ERRORS as error:
+            except BaseException as error:  # noqa: BLE001 - the edge of a job: whatever it raises is recorded
                 ended = now()
-                settling.failed(attempt, runner, error, ended - began)
+                self._failed(attempt, runner, error)
             else:
                 await self._rest(attempt, runner, coroutine, context, yielded)
-                ended = now()
+                began = ended = now()
                 turn_ends = max(turn_ends, ended + TURN / 2)
-            if ended > turn_ends:
-                settling.note()
-                await asyncio.sleep(0)
+            if ended - began > self._slow_step:
+                self.stalled(attempt, ended - began)
+            if ended > turn_ends or cancels():
+                await self._take_turn(task)
                 turn_ends = now() + TURN
 
     async def _rest(
         self, attempt: Attempt, runner: Runner, coroutine: Any, context: contextvars.Context, yielded: Any
     ) -> None:
         """Run a job that waits: only now it gets what a waiting job needs."""
-        began = attempt.started
         served = attempt.served
-        task = attempt.slot = _current_task()
         self.running.add(attempt)
         served.running += 1
-        if time.monotonic() - began > self._slow_step:
-            self.stalled(attempt, time.monotonic() - began)
+        if time.monotonic() - attempt.started > self._slow_step:
+            self.stalled(attempt, time.monotonic() - attempt.started)
         self._set_deadlines(attempt, runner)
         if b"-" in attempt.hold:
             served.starting.append(attempt)
         self.wake()
         try:
             result = await Rest(attempt, coroutine, context, yielded, self, self._slow_step)
-        except JOB_ERRORS as error:
+        except GeneratorExit:
+            # The slot's own task is being closed, since its loop ended; what the job raises never arrives as this.
+            raise
+        except BaseException as error:
             if self._closing and attempt.stop is None:
                 raise
-            self._settling.failed(attempt, runner, error, time.monotonic() - began)
+            self._failed(attempt, runner, error)
         else:
-            self._settling.completed(attempt, runner, result, time.monotonic() - began)
+            self._settling.completed(attempt, runner, result, time.monotonic() - attempt.started)
         finally:
             self.running.discard(attempt)
             served.running -= 1
             if served.parked:
                 self.buffer.appendleft(served.parked.popleft())
             attempt.slot = None
-            if task.cancelling():
-                uncancel(task)
             if self._next_end is not None and not self._next_end.done():
                 self._next_end.set_result(None)
         self._settling.note()
+
+    def _failed(self, attempt: Attempt, runner: Runner, error: BaseException) -> None:
+        self._settling.failed(attempt, runner, error, time.monotonic() - attempt.started)
+        if isinstance(error, KeyboardInterrupt):
+            # Why: Ctrl-C may strike inside any job, and means the whole program.
+            raise error
+
+    async def _take_turn(self, task: asyncio.Task[None]) -> None:
+        """Let the loop look at its sockets; swallow cancellations that were meant for the job that has just ended."""
+        self._settling.note()
+        while task.cancelling() and not self._closing:
+            task.uncancel()
+        try:
+            # Why: a cancellation that has not struck yet does so at the task's next wait: here, not in the next job.
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            if self._closing:
+                raise
+
+    async def _announce(self, attempt: Attempt) -> None:
+        try:
+            await self._settling.announce(attempt)
+        except asyncio.CancelledError:
+            self.buffer.appendleft(attempt)
+            raise
 
     def _begin(self, attempt: Attempt, runner: Runner | None) -> Any:
         """Return the coroutine of a job, or None when this worker cannot run it."""
