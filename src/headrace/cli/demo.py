@@ -1,0 +1,64 @@
+"""The command `headrace demo`: real work through real processes, one of which is killed, with nothing lost."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path  # noqa: TC003 - typer reads the annotations when it runs
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headrace.cli.output import EXIT_FAILED, JsonOption, print_json
+
+if TYPE_CHECKING:
+    from headrace.demo.display import Display
+    from headrace.demo.scene import DemoReport
+
+#: As a shell reports a command that SIGINT ended.
+EXIT_INTERRUPTED = 130
+
+
+def demo(
+    *,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", min=1, max=200_000, help="Number of file jobs; else a job a file. Files repeat."),
+    ] = None,
+    as_json: JsonOption = False,
+    svg: Annotated[
+        Path | None, typer.Option("--svg", help="Write a picture of the account to this file too.", dir_okay=False)
+    ] = None,
+) -> None:
+    """Count the source files of this Python, a job a file, in two worker processes, and kill one in the middle.
+
+    The exit code is 0 only if no job was lost and every number agrees with a recount of the same files in one process.
+    It uses REDIS_URL, or else a server of its own, below a key prefix of its own, and leaves nothing behind.
+    """
+    from headrace.demo.display import NoDisplay, draw_report, make_console, make_display, write_svg
+
+    console = make_console()
+    try:
+        report = asyncio.run(_run(jobs, NoDisplay() if as_json else make_display(console)))
+    except (KeyboardInterrupt, asyncio.CancelledError) as error:
+        typer.echo("Interrupted. No process, key or file of the demonstration is left.", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from error
+    if as_json:
+        print_json(report)
+    else:
+        console.print(draw_report(report))
+    if svg is not None:
+        write_svg(report, svg)
+    if not report.ok:
+        raise typer.Exit(EXIT_FAILED)
+
+
+async def _run(jobs: int | None, display: Display) -> DemoReport:
+    from headrace.demo.run import run_demo
+
+    # Why: asyncio.run turns SIGINT into a cancellation; SIGTERM shall clean up in the same way.
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - asyncio.run makes one
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    with display:
+        return await run_demo(jobs=jobs, show=display.show, interval=display.interval)
