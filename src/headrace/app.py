@@ -210,10 +210,10 @@ class Headrace:
             return "failed", b""
         return status, outcome
 
-    async def cancel(self, queue: str, job_id: str, unique_key: str) -> str:
+    async def cancel(self, queue: str, job_id: str) -> str:
         """Cancel a job; use `Job.cancel`."""
         session = self._open_session
-        return await session.store.cancel(session.user, queue, job_id, unique_key)
+        return await session.store.cancel(session.user, queue, job_id)
 
     async def retry(self, queue: str, job_id: str) -> bool:
         """Put a dead or cancelled job back; use `Job.retry`."""

@@ -40,7 +40,7 @@ class Desk(Protocol):
         """Wait for the end of a job; returns its status and outcome."""
         ...
 
-    async def cancel(self, queue: str, job_id: str, unique_key: str) -> str:
+    async def cancel(self, queue: str, job_id: str) -> str:
         """Cancel a job."""
         ...
 
@@ -184,15 +184,8 @@ class Job(Generic[R]):
         Raises:
             JobNotFound: The job does not exist, or it completed and its outcome was not kept.
         """
-        key = ""
         found = self._found or await self._desk.find(self.queue, self.id)
-        try:
-            record = found.record()
-        except (RecordCorrupt, RecordTooNew):
-            record = None
-        if record is not None:
-            key = record.options.unique_key or ""
-        answer = await self._desk.cancel(self.queue, self.id, key)
+        answer = await self._desk.cancel(self.queue, self.id)
         if answer == "missing" and found.status != "completed":
             raise self._missing()
         if answer == "cancelled":

@@ -18,7 +18,8 @@ change them together. `p` stands for the prefix (setting HEADRACE_PREFIX), `q` f
     p:{q}:outcomes   hash   id -> msgpack outcome of a completed job, while its result is kept
     p:{q}:kept       zset   id -> time its outcome expires, ms; bounded by count
     p:{q}:waiters    hash   id -> inbox channels, separated by spaces, that wait for the result
-    p:{q}:uniques    hash   unique key -> id of the job that holds it
+    p:{q}:uniques    hash   unique key -> id of the pending job that holds it
+    p:{q}:keyed      hash   id -> unique key, the other way round
     p:{q}:cancels    set    ids of active jobs whose cancellation was asked for
     p:{q}:meta       hash   fence (counter), paused, totals, and the counts of the last 60 minutes
     p:{q}:wake       list   at most one token; an idle worker blocks on it

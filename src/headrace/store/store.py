@@ -209,10 +209,10 @@ class Store:
         """Return everything that is known of one job; its status is 'missing' when nothing is."""
         return replies.parse_found(await self.call(client, self.queue(queue)["find"].pack((job_id,)), "find"))
 
-    async def cancel(self, client: Client, queue: str, job_id: str, unique_key: str = "") -> str:
+    async def cancel(self, client: Client, queue: str, job_id: str) -> str:
         """Cancel a job; returns cancelled, asked (it runs), or the status it already had."""
         calls = self.queue(queue)
-        reply = await self.call(client, calls["cancel"].pack((job_id, calls.keys.control, unique_key)), "cancel")
+        reply = await self.call(client, calls["cancel"].pack((job_id, calls.keys.control)), "cancel")
         return str(reply.decode())
 
     async def retry(self, client: Client, queue: str, ids: Sequence[str | bytes], letter: str | None = None) -> int:

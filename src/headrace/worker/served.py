@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 #: Jobs in one call of settle; more are settled by further calls of the same round trip.
 SETTLE_CALL_JOBS: Final = 1_000
 #: Entries that only count together with the one before them.
-TOGETHER: Final = ("follow", "free")
+TOGETHER: Final = ("follow",)
 
 
 #: Verb, id, hold, number, text, extra: see settle.lua.
@@ -112,7 +112,7 @@ def split_entries(entries: list[Entry], count: int) -> list[list[Entry]]:
     """Cut entries into parts of about `count`, never between an end and what only counts together with it.
 
     Example:
-        >>> end, more = ("dead", b"i", b"h", 0, "", ""), ("free", b"i", b"", 0, "", "k")
+        >>> end, more = ("complete", b"i", b"h", 0, "", ""), ("follow", b"j", b"", 0, b"", "5")
         >>> [len(part) for part in split_entries([end, end, more, end], 2)]
         [3, 1]
     """

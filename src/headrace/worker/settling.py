@@ -84,8 +84,7 @@ class Settling:
                 served.attempts[attempt.id_bytes] = attempt
                 self.failed(attempt, runner, error, 0.0)
                 return
-            key = attempt.job_options.unique_key or ""
-            served.add_entry("complete", attempt.id_bytes, attempt.hold, round(keep * 1000), outcome, key)
+            served.add_entry("complete", attempt.id_bytes, attempt.hold, round(keep * 1000), outcome, "")
             self._beside(attempt)
         self.completed_total += 1
         if self._events.wants("job.completed"):
@@ -99,7 +98,6 @@ class Settling:
             return
         if attempt.stop == "cancelled":
             served.add_entry("cancel", attempt.id_bytes, attempt.hold, 0, "", "")
-            self._free(attempt)
             self._publish("job.cancelled", attempt)
             return
         if attempt.stop == "shutdown":
@@ -150,7 +148,6 @@ class Settling:
         """Take a job that was cancelled before it was started."""
         if attempt.served.attempts.pop(attempt.id_bytes, None) is not None:
             attempt.served.add_entry("cancel", attempt.id_bytes, attempt.hold, 0, "", "")
-            self._free(attempt)
             self._publish("job.cancelled", attempt)
 
     def _say_left(self, queue: str, reason: str) -> None:
@@ -183,20 +180,13 @@ class Settling:
         if letter is not None:
             state = State(state.attempts, state.stalls, state.deferrals, f"from {served.name}")
         served.add_entry("dead", attempt.id_bytes, attempt.hold, 0, errors, state.encode(), letter)
-        self._free(attempt, letter)
         self.failed_total += 1
 
     def _beside(self, attempt: Attempt) -> None:
-        """Add what is enqueued and released only together with the entry before it."""
+        """Add what is enqueued only together with the entry before it."""
         served = attempt.served
         for job_id, delay_ms, body, priority in attempt.follows or ():
             served.add_entry("follow", job_id.encode(), b"", delay_ms, body, str(priority))
-        self._free(attempt)
-
-    def _free(self, attempt: Attempt, letter: str | None = None) -> None:
-        key = attempt.job_options.unique_key
-        if key:
-            attempt.served.add_entry("free", attempt.id_bytes, b"", 0, "", key, letter)
 
     def _publish(self, event: str, attempt: Attempt, **fields: object) -> None:
         if self._events.wants(event):

@@ -8,10 +8,10 @@
 --       cancels    set   ids of active jobs to cancel
 --       waiters    hash  id -> inboxes
 --       uniques    hash  unique key -> id
--- ARGV  id          text
---       channel     text  control channel of the queue
---       unique_key  text  key to free, or empty
--- USES  now tell
+--       keyed      hash  id -> unique key
+-- ARGV  id       text
+--       channel  text  control channel of the queue
+-- USES  now tell release
 -- Returns    cancelled, asked (it runs), or the status that it already had: failed, cancelled, missing
 -- Invariant  a waiting job becomes a ghost and is never reserved; an active job stays with its worker
 -- Bound      O(log jobs)
@@ -26,6 +26,6 @@ end
 local now = now_ms()
 if redis.call('ZREM', delayed, id) == 0 then redis.call('SADD', ghosts, id) end
 redis.call('ZADD', cancelled, now, id)
-if unique_key ~= '' and redis.call('HGET', uniques, unique_key) == id then redis.call('HDEL', uniques, unique_key) end
+release(uniques, keyed, {id})
 tell(waiters, {id}, 'cancelled')
 return 'cancelled'

@@ -12,9 +12,11 @@
 --       outcomes   hash  id -> outcome of a completed job
 --       kept       zset  id -> expiry of its outcome, ms
 --       waiters    hash  id -> inboxes
+--       uniques    hash  unique key -> id
+--       keyed      hash  id -> unique key
 -- ARGV  status  text  waiting, delayed, completed, failed or cancelled
 --       limit   int   1..1000
--- USES  tell
+-- USES  tell release
 -- Returns    number deleted
 -- Invariant  a deleted id is in no list, and those who wait for it are told
 -- Bound      O(limit)
@@ -41,6 +43,7 @@ if status == 'completed' then
   redis.call('HDEL', outcomes, unpack(gone))
 else
   for _, hash in ipairs({jobs, state, errors, progress}) do redis.call('HDEL', hash, unpack(gone)) end
+  release(uniques, keyed, gone)
 end
 tell(waiters, gone, 'missing')
 return #gone

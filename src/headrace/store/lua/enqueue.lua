@@ -5,8 +5,7 @@
 --       delayed   zset  id -> due score
 --       leases    zset  worker -> deadline, ms
 --       uniques   hash  unique key -> id
---       dead      zset  id -> time of death, ms
---       cancelled  zset  id -> time of cancellation, ms
+--       keyed     hash  id -> unique key
 --       wake      list  token for an idle worker
 -- ARGV  priority    int   1..20
 --       delay_ms    int   0..31536000000
@@ -15,18 +14,16 @@
 --       batch       rest  id, body, id, body ...; at most 1000 jobs
 -- USES  now wake place
 -- Returns    {number accepted, id that holds the unique key or '', 1 when some worker's lease has run out}
--- Invariant  an id is in `jobs` before it is in a list; a resent id is accepted once
+-- Invariant  an id is in `jobs` before it is in a list; a resent id is accepted once; a key names at most one pending job
 -- Bound      O(batch)
 local now = now_ms()
 local level = tonumber(priority)
 local stamp = struct.pack('>BBI6', 1, level, now)
 if unique_key ~= '' then
   local holder = redis.call('HGET', uniques, unique_key)
-  if holder and redis.call('HEXISTS', jobs, holder) == 1 and not redis.call('ZSCORE', dead, holder)
-    and not redis.call('ZSCORE', cancelled, holder) then
-    return {0, holder, 0}
-  end
+  if holder then return {0, holder, 0} end
   redis.call('HSET', uniques, unique_key, ARGV[batch])
+  redis.call('HSET', keyed, ARGV[batch], unique_key)
 end
 local fields, ids = {}, {}
 for i = batch, #ARGV, 2 do

@@ -8,12 +8,14 @@
 --       cancelled  zset  id -> time of cancellation, ms
 --       cancels    set   ids of active jobs to cancel
 --       waiters    hash  id -> inboxes
+--       uniques    hash  unique key -> id
+--       keyed      hash  id -> unique key
 --       meta       hash  fence, paused, totals
 --       wake       list  token for an idle worker
 -- ARGV  worker       text  empty: the one whose lease ran out first
 --       cursor       text  '0' at first, then as returned, with the worker that was returned
 --       max_stalled  int   0..100; a started job that stalled more often is dead
--- USES  now wake place tell count
+-- USES  now wake place tell release count
 -- Returns    {worker or '', cursor, now, next lease deadline ms or 0, jobs put back, jobs that died, jobs never started};
 --            done with this worker when the cursor is '0'; no worker is late when worker is ''
 -- Invariant  a started job burns an attempt; every job held by a lost worker counts a stall; a live lease is never touched
@@ -56,6 +58,8 @@ for level, ids in pairs(fronts) do
   place('LPUSH', wait, levels, tonumber(level), ids)
 end
 if back > 0 then wake_one(wake) end
+release(uniques, keyed, died)
+release(uniques, keyed, stopped)
 tell(waiters, died, 'failed')
 tell(waiters, stopped, 'cancelled')
 count(meta, now, 'stalled', back + #died + #stopped)

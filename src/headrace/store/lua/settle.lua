@@ -14,6 +14,7 @@
 --       kept       zset  id -> expiry of its outcome, ms
 --       waiters    hash  id -> inboxes
 --       uniques    hash  unique key -> id
+--       keyed      hash  id -> unique key
 --       cancels    set   ids of active jobs to cancel
 --       meta       hash  fence, paused, totals
 --       wake       list  token for an idle worker
@@ -29,7 +30,7 @@
 --       keep_ms     int   time that dead and cancelled jobs are kept
 --       plain       int   number of jobs completed without anything to keep: their id, hold come first in `entries`
 --       entries     rest  plain: id, hold. Then six an entry: verb, id, hold, number, text, extra
---                         complete  ms to keep the outcome, outcome, unique key
+--                         complete  ms to keep the outcome, outcome, ''
 --                         retry     delay in ms, errors, state
 --                         dead      0, errors, state
 --                         cancel    0, '', ''
@@ -37,10 +38,10 @@
 --                         defer     delay in ms, '', state
 --                         start     0, '', ''       the held job is being run now
 --                         follow    delay in ms, body, priority: a job that is enqueued only with the entry before it
---                         free      0, '', unique key: released only with the entry before it
--- USES  now wake place tell trim count
+-- USES  now wake place tell trim release count
 -- Returns    {status, now, refused ids}; status -1: the lease had run out, nothing was recorded
--- Invariant  an entry whose hold is not the current one changes nothing; a completed job leaves no trace but its outcome
+-- Invariant  an entry whose hold is not the current one changes nothing; a completed job leaves no trace but its outcome;
+--            a job that ended holds no unique key
 -- Bound      O(entries)
 local now = now_ms()
 local mine = redis.call('ZSCORE', leases, worker)
@@ -97,6 +98,7 @@ local verbs = {
   complete = function(id, hold, number, text, extra)
     redis.call('HDEL', jobs, id)
     forget(id)
+    release(uniques, keyed, {id})
     local keep = tonumber(number)
     if keep > 0 then
       redis.call('HSET', outcomes, id, text)
@@ -110,6 +112,7 @@ local verbs = {
     redis.call('HSET', errors, id, text)
     if redis.call('SREM', cancels, id) == 1 then
       redis.call('ZADD', cancelled, now, id)
+      release(uniques, keyed, {id})
       tell(waiters, {id}, 'cancelled')
     else
       park(id, tonumber(string.match(hold, '^%d+.(%d+)')), tonumber(number))
@@ -125,11 +128,13 @@ local verbs = {
     redis.call('HSET', letter_state, id, extra)
     redis.call('HSET', letter_errors, id, text)
     redis.call('ZADD', letter_dead, now, id)
+    release(uniques, keyed, {id})
     tell(waiters, {id}, 'failed')
     failed = failed + 1
   end,
   cancel = function(id, hold, number, text, extra)
     redis.call('ZADD', cancelled, now, id)
+    release(uniques, keyed, {id})
     tell(waiters, {id}, 'cancelled')
   end,
   back = function(id, hold, number, text, extra)
@@ -149,8 +154,6 @@ for i = entries + 2 * many, #ARGV, 6 do
       redis.call('HSET', jobs, id, struct.pack('>BBI6', 1, level, now) .. text)
       park(id, level, tonumber(number))
     end
-  elseif verb == 'free' then
-    if accepted and redis.call('HGET', uniques, extra) == id then redis.call('HDEL', uniques, extra) end
   else
     accepted = same(redis.call('HGET', held, id), hold)
     if not accepted then
