@@ -177,9 +177,18 @@ class Running:
         if asked:
             signals.reserved.set()
         if self._worker.burst and not self.slots.running and not self.slots.buffer:
-            busy = any(served.hot or served.attempts or served.pending for served in self.queues.values())
-            if not busy:
-                self._worker.stop()
+            self._end_burst(asked)
+
+    def _end_burst(self, asked: list[Served]) -> None:
+        """Stop once every queue was asked after the last end of a job: that may have put jobs back, or added some."""
+        unasked = [served for served in self.queues.values() if served not in asked and not served.paused]
+        if any(served.hot or served.attempts or served.pending for served in self.queues.values()):
+            return
+        if not unasked:
+            self._worker.stop()
+        for served in unasked:
+            served.hot = True
+        self.flights.kick()
 
     def _reopened(self) -> None:
         for served in self.queues.values():

@@ -91,11 +91,25 @@ class Worker:
                 self._hard = True
                 raise
             finally:
-                await parts.stop(0.0 if self._hard else self.grace)
-                self._final = parts.stats()
-                self._parts = None
-                self.signals.stopped.set()
+                await self._stop_parts(parts)
         return self._final
+
+    async def _stop_parts(self, parts: Running) -> None:
+        """Stop all parts whatever happens: a cancellation on the way ends the grace, and goes on when they are done."""
+        stopping = asyncio.ensure_future(parts.stop(0.0 if self._hard else self.grace))
+        cancelled: asyncio.CancelledError | None = None
+        while not stopping.done():
+            try:
+                await asyncio.shield(stopping)
+            except asyncio.CancelledError as error:
+                cancelled = error
+                parts.hurry()
+        stopping.result()
+        self._final = parts.stats()
+        self._parts = None
+        self.signals.stopped.set()
+        if cancelled is not None:
+            raise cancelled
 
     def stop(self, *, hard: bool = False) -> None:
         """Stop the worker: no further jobs, the grace for those that run; `hard` gives no grace."""
