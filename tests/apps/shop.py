@@ -1,69 +1,85 @@
-"""An app for tests of `headrace worker`: tasks that tell a Redis list what they do, and can be held back through it."""
+"""An app for tests of `headrace worker`, whose tasks tell what they do through lists of the same server."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import time
+from typing import TYPE_CHECKING, Any
 
+import redis
 import redis.asyncio
 
-from headrace import Headrace, current_job
+from headrace import Headrace, current_job, resource
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 app = Headrace()
+not_an_app = 42
 
 
-async def tell(word: str) -> None:
-    """Append a word with the process and the attempt to the list `told`."""
-    job = current_job()
-    client = redis.asyncio.Redis.from_url(app.settings.redis_url or "")
-    async with client:
-        await client.rpush("told", f"{word} {os.getpid()} {job.attempt} {job.id}")
+def key(name: str) -> str:
+    """Return the name of a list or a hash beside the queues of the app."""
+    return f"{app.settings.prefix}-shop:{name}"
 
 
-@app.task(queue="mail")
-async def quick(number: int) -> int:
+def client() -> redis.asyncio.Redis:
+    """Return a client of the app's server."""
+    return redis.asyncio.Redis.from_url(app.settings.redis_url or "", decode_responses=True)
+
+
+def line(word: str) -> str:
+    """Write what is told of the job that runs: word, process, job, time."""
+    return f"{word} {os.getpid()} {current_job().id} {time.time()}"
+
+
+@app.lifespan
+async def resources() -> AsyncIterator[dict[str, Any]]:
+    """Give all tasks of a worker one client."""
+    async with client() as server:
+        yield {"server": server}
+
+
+@app.task(queue="mail", keep_result=60)
+async def add(one: int, two: int) -> int:
     """End at once."""
-    return number
+    return one + two
 
 
 @app.task(queue="mail")
-async def steady(seconds: float) -> None:
-    """Wait a little."""
-    await asyncio.sleep(seconds)
+async def count(server: redis.asyncio.Redis = resource()) -> None:
+    """Count the runs of this job."""
+    await server.hincrby(key("runs"), current_job().id, 1)
+    await server.rpush(key("counted"), "1")
 
 
 @app.task(queue="mail", attempts=2)
-async def held(seconds: float) -> None:
-    """Tell that it runs, wait, tell that it ended."""
-    await tell("began")
-    await asyncio.sleep(seconds)
-    await tell("ended")
+async def held(gate: str, server: redis.asyncio.Redis = resource()) -> None:
+    """Wait until something is in the list that `gate` names."""
+    await server.rpush(key("told"), line("began"))
+    await server.blpop([key(gate)], timeout=0)
+    await server.rpush(key("told"), line("ended"))
 
 
 @app.task(queue="mail", attempts=1)
-async def stubborn(seconds: float) -> None:
-    """Wait, whoever cancels it."""
-    await tell("began")
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
-        try:
-            await asyncio.sleep(ends - time.monotonic())
-        except asyncio.CancelledError:
-            continue
+def sleep_in_thread(seconds: float) -> None:
+    """Keep a thread in a call that cannot be interrupted."""
+    with redis.Redis.from_url(app.settings.redis_url or "") as server:
+        server.rpush(key("told"), line("began"))
+    time.sleep(seconds)
 
 
 @app.task(queue="bulk")
-async def heavy(seconds: float) -> None:
-    """Count itself among those that run at once, and keep the highest count."""
-    client = redis.asyncio.Redis.from_url(app.settings.redis_url or "")
-    async with client:
-        now = await client.incr("running")
-        highest = int(await client.get("highest") or 0)
-        if now > highest:
-            await client.set("highest", now)
-        await asyncio.sleep(seconds)
-        await client.decr("running")
+async def crowd(seconds: float, server: redis.asyncio.Redis = resource()) -> None:
+    """Keep the highest number of these that ran at once."""
+    now = await server.incr(key("running"))
+    await server.zadd(key("highest"), {"all": now}, gt=True)
+    await asyncio.sleep(seconds)
+    await server.decr(key("running"))
 
 
-not_an_app = 42
+@app.task(queue="mail", keep_result=60)
+async def loop_module() -> str:
+    """Name the module of the event loop."""
+    return type(asyncio.get_running_loop()).__module__

@@ -11,14 +11,14 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from headrace.errors import HeadraceError, OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Sequence
 
     from headrace.worker.report import Reporter, Stopped
     from headrace.worker.supervisor import Tally
@@ -199,7 +199,7 @@ class _Host:
             stack.callback(telling.cancel)
             if self._reporter is not None:
                 self._reporter.watch(self._supervisor_gone)
-                stack.callback(self._reporter.close)
+                stack.callback(self._reporter.unwatch)
             stats = await self._worker.run()
             stopped = Stopped(stats.completed, stats.failed, stats.retried, time.monotonic() - began)
             if self._reporter is not None:
@@ -235,12 +235,12 @@ def _supervise(processes: int, *, burst: bool, reload: bool) -> int:
 
     # The children run this very command line; what tells them apart is the socket in their environment.
     supervisor = Supervisor([sys.executable, *sys.orig_argv[1:]], processes, burst=burst)
-    run: Coroutine[Any, Any, None] = supervisor.run()
     if reload:
         from headrace.cli.reload import run_reloading
 
-        run = run_reloading(supervisor)
-    asyncio.run(run)
+        asyncio.run(run_reloading(supervisor))
+    else:
+        asyncio.run(supervisor.run())
     if supervisor.refusal is not None:
         reason, code = supervisor.refusal
         typer.echo(reason, err=True)

@@ -104,11 +104,9 @@ class Reporter:
 
         loop.add_reader(self._connection, readable)
 
-    def close(self) -> None:
-        """Stop watching and close the socket."""
-        with contextlib.suppress(RuntimeError):
-            asyncio.get_running_loop().remove_reader(self._connection)
-        self._connection.close()
+    def unwatch(self) -> None:
+        """Stop watching; the socket stays open to the end of the process, for a last word."""
+        asyncio.get_running_loop().remove_reader(self._connection)
 
 
 class MessageReader:
