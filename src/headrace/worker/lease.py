@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: Part of a lease after which a worker looks at its queues: often enough to know of every lease before it runs out.
+SURVEY_SHARE: Final = 2 / 3
 #: Queues in one call of survey.
 SURVEY_QUEUES: Final = 500
 #: Added to the time at which a lease runs out, seconds, so that the server agrees that it has.
@@ -55,7 +57,7 @@ class Leases:
         """Begin; two duties and one alarm of the clock."""
         clock = self._host.clock
         self._renewal = clock.every("renew leases", self._lease / 3, self.renew, owner="worker")
-        self._survey = clock.every("survey queues", max(1.0, self._lease / 3), self.survey, owner="worker")
+        self._survey = clock.every("survey queues", self._lease * SURVEY_SHARE, self.survey, owner="worker")
         self._alarm = clock.alarm("due jobs and lost leases", self._due, owner="worker")
 
     def close(self) -> None:

@@ -1,0 +1,114 @@
+"""Measure a million waiting jobs: server memory a job, cost a job beside a short queue, the worker's memory over all.
+
+    python benchmarks/million.py [--jobs 1000000]
+
+Cost is the time to enqueue 10,000 jobs and the time to run 10,000, first with nothing else in the queue and then with a
+million in front or behind, in one process of one worker; three rounds each, medians. Then the worker runs all of them:
+its resident memory is read after the first 100,000 and at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import time
+from typing import Any
+
+import psutil
+from kit import TEXT, server
+
+from headrace import Headrace
+
+PART = 10_000
+
+
+class Run:
+    """One app with one task that counts, and a worker that stops after a number of jobs."""
+
+    def __init__(self, url: str) -> None:
+        self.app = Headrace(url)
+        self.left = 0
+        self.worker: Any = None
+        self.ended = 0.0
+        self.sizes: list[int] = []
+        self.process = psutil.Process()
+
+        @self.app.task(name="noop", queue="million", keep_result=0)
+        async def noop(_number: int, _text: str) -> None:
+            self.left -= 1
+            if not self.left % 100_000:
+                self.sizes.append(self.process.memory_info().rss)
+            if not self.left:
+                self.ended = time.perf_counter()
+                self.worker.stop()
+
+        self.noop = noop
+
+    async def enqueue(self, count: int) -> float:
+        """Enqueue jobs; return seconds a job."""
+        began = time.perf_counter()
+        for at in range(0, count, PART):
+            await self.noop.enqueue_many([((at + index, TEXT),) for index in range(min(PART, count - at))])
+        return (time.perf_counter() - began) / count
+
+    async def drain(self, count: int) -> float:
+        """Run jobs; return seconds a job."""
+        self.left = count
+        self.worker = self.app.worker(queues=["million"], concurrency=100)
+        running = asyncio.create_task(self.worker.run())
+        await self.worker.signals.reserved.wait()
+        began = time.perf_counter()
+        await running
+        return (self.ended - began) / count
+
+    async def used_memory(self) -> int:
+        """Return the server's memory in bytes."""
+        (info,) = await self.app.control.roundtrip(b"*2\r\n$4\r\nINFO\r\n$6\r\nmemory\r\n", 1)
+        return int(info.decode().split("used_memory:")[1].split()[0])
+
+
+async def measure(url: str, jobs: int) -> None:
+    """Print all figures."""
+    run = Run(url)
+    async with run.app:
+        await run.enqueue(PART)
+        await run.drain(PART)
+        short = [(await run.enqueue(PART), await run.drain(PART)) for _ in range(3)]
+        before = await run.used_memory()
+        await run.enqueue(PART)
+        few = (await run.used_memory() - before) / PART
+        await run.enqueue(jobs - PART)
+        print(f"server memory a waiting job   {few:.0f} bytes at {PART:,}, ", end="")
+        print(f"{(await run.used_memory() - before) / jobs:.0f} bytes at {jobs:,} (at most 350)")
+        long = [(await run.enqueue(PART), await run.drain(PART)) for _ in range(3)]
+        for index, name in enumerate(("enqueue", "run")):
+            little, much = (statistics.median(pair[index] for pair in pairs) * 1e6 for pairs in (short, long))
+            print(
+                f"{name:<8} a job   {little:.1f} us alone, {much:.1f} us among {jobs:,}: {much / little:.2f} (at most 1.2)"
+            )
+        run.sizes.clear()
+        seconds = await run.drain(jobs)
+        early, late = (size / 2**20 for size in (run.sizes[0], run.sizes[-1]))
+        print(
+            f"all of them   {1 / seconds:,.0f} jobs/s; worker's resident memory {early / 2**20:.1f} MB after 100,000 and ",
+            end="",
+        )
+        print(f"{late / 2**20:.1f} MB at the end: {(late - early) / 2**20:+.1f} MB (at most +5)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=1_000_000)
+    options = parser.parse_args()
+    with server() as private:
+        try:
+            import uvloop
+
+            uvloop.run(measure(private.url, options.jobs))
+        except ImportError:
+            asyncio.run(measure(private.url, options.jobs))
+
+
+if __name__ == "__main__":
+    main()
