@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headrace.cli.output import EXIT_FAILED, JsonOption, print_json
+from headrace.errors import OptionError
 
 if TYPE_CHECKING:
     from headrace.demo.display import Display
@@ -35,8 +36,10 @@ def demo(
     The exit code is 0 only if no job was lost and every number agrees with a recount of the same files in one process.
     It uses REDIS_URL, or else a server of its own, below a key prefix of its own, and leaves nothing behind.
     """
-    from headrace.demo.display import NoDisplay, draw_report, make_console, make_display, write_svg
+    from headrace.demo.display import NoDisplay, make_console, make_display, print_report, write_svg
 
+    if svg is not None and not svg.parent.is_dir():
+        raise OptionError(f"--svg {svg}: there is no folder {svg.parent}. Make it first, or name another file.")
     console = make_console()
     try:
         report = asyncio.run(_run(jobs, NoDisplay() if as_json else make_display(console)))
@@ -46,7 +49,7 @@ def demo(
     if as_json:
         print_json(report)
     else:
-        console.print(draw_report(report))
+        print_report(report, console)
     if svg is not None:
         write_svg(report, svg)
     if not report.ok:

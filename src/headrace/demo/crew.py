@@ -103,6 +103,7 @@ class Crew:
         for hand in self.hands:
             hand.expected = True
             if hand.alive:
+                hand.state = "ended"
                 hand.process.send_signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(STOP_TIMEOUT):

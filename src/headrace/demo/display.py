@@ -73,7 +73,7 @@ class LiveDisplay:
 
 
 class PlainDisplay:
-    """Print each sentence of the story when it happens, and at most one line a second of figures."""
+    """Print what happened once a second, and the figures when nothing did."""
 
     interval = 1.0
 
@@ -90,15 +90,14 @@ class PlainDisplay:
         self._stream.flush()
 
     def show(self, scene: Scene) -> None:
-        """Print what is new, and the present figures."""
-        for moment in scene.story[self._told :]:
-            self._print(f"{moment.at:5.1f} s  {moment.text}")
+        """Print what is new in the story, else the present figures."""
+        news = scene.story[self._told :]
         self._told = len(scene.story)
-        self._print(f"{scene.elapsed:5.1f} s  {describe_scene(scene)}")
+        for moment in news:
+            self._stream.write(f"{moment.at:5.1f} s  {moment.text}\n")
+        if not news:
+            self._stream.write(f"{scene.elapsed:5.1f} s  {describe_scene(scene)}\n")
         self._stream.flush()
-
-    def _print(self, line: str) -> None:
-        self._stream.write(line + "\n")
 
 
 class NoDisplay:
@@ -149,37 +148,38 @@ def describe_scene(scene: Scene) -> str:
 
 def draw_scene(scene: Scene) -> RenderableType:
     """Draw the present state."""
-    done, total = (scene.recounted, scene.recount_of) if scene.phase == "recount" else (scene.completed, scene.jobs)
+    recounts = scene.phase == "recount"
+    done, total = (scene.recounted, scene.recount_of) if recounts else (scene.completed, scene.jobs)
     words = {
-        "starting": "starting the server and the workers",
-        "jobs": f"{scene.completed:,} of {scene.jobs:,} files · {scene.rate:,.0f} files/s",
-        "recount": f"recount without a queue: {scene.recounted:,} of {scene.recount_of:,} files",
+        "starting": "starting the server and two workers",
+        "jobs": f"{scene.completed:,} of {scene.jobs:,} files, {scene.rate:,.0f} a second",
+        "recount": f"{scene.recounted:,} of {scene.recount_of:,} files counted again in this process",
     }
     bar = Table.grid(padding=(0, 2))
     bar.add_row(
-        ProgressBar(total=max(1, total), completed=done, width=40, complete_style="cyan", finished_style="green"),
-        Text(words[scene.phase]),
+        ProgressBar(total=max(1, total), completed=done, width=36, complete_style="cyan", finished_style="green"),
+        words[scene.phase],
         Text(f"{scene.elapsed:.1f} s", style="dim"),
     )
-    queues = _table("queue", *QUEUE_COLUMNS, first="bold")
+    queues = _table("queue", *QUEUE_COLUMNS)
     for name, stats in scene.queues.items():
         queues.add_row(name, *(f"{getattr(stats, column):,}" for column in QUEUE_COLUMNS))
-    pool = Text()
+    title = _title(f"counts {scene.what}, a job a file")
+    parts: list[RenderableType] = [title, "", bar, "", queues, "", draw_processes(scene)]
     if scene.pool is not None:
-        pool = Text(f"pool of this process: {scene.pool.total} of {scene.pool.maximum} connections, ", style="dim")
-        pool.append(f"{scene.pool.waiting} calls wait")
-    parts: list[RenderableType] = [
-        Text.assemble(("headrace demo", "bold cyan"), f"  {scene.what}"), "", bar, "",
-        queues, "", draw_processes(scene), "", pool, "", draw_story(scene.story),
-    ]  # fmt: skip
+        pool = (
+            f"pool of the demo: {scene.pool.total} of {scene.pool.maximum} connections, {scene.pool.waiting} calls wait"
+        )
+        parts.append(Text(pool, style="dim"))
+    if scene.story:
+        parts += ["", draw_story(scene.story)]
     return Padding(Group(*parts), (1, 2))
 
 
 def draw_processes(scene: Scene) -> Table:
     """Draw a row for each process."""
-    table = _table("process", "pid", "state", "files", "connections", "memory", first="bold", left=("state",))
+    table = _table("process", "pid", "state", "files", "connections", "memory", left=("state",))
     for row in scene.processes:
-        killed = row.state.startswith("killed")
         table.add_row(
             row.name,
             str(row.pid),
@@ -187,7 +187,7 @@ def draw_processes(scene: Scene) -> Table:
             "" if row.files is None else f"{row.files:,}",
             "" if row.connections is None else str(row.connections),
             "" if row.memory_bytes is None else format_bytes(row.memory_bytes),
-            style="red" if killed else "",
+            style="red" if row.state.startswith("killed") else "",
         )
     return table
 
@@ -197,28 +197,39 @@ def draw_story(story: list[Moment]) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right", style="dim", no_wrap=True)
     table.add_column()
-    for moment in story:
+    for moment in sorted(story, key=lambda moment: moment.at):
         table.add_row(f"{moment.at:.1f} s", Text(moment.text, style=MOODS[moment.mood]))
     return table
 
 
 def draw_report(report: DemoReport) -> RenderableType:
     """Draw the account at the end."""
-    left = Group(draw_figures(report), "", draw_guarantee(report))
-    columns = Table.grid(padding=(0, 4))
-    columns.add_row(left, draw_longest(report))
-    title = Text.assemble(("headrace demo", "bold cyan"), f"  {report.what}, on {report.server}")
-    parts: list[RenderableType] = [title, "", draw_story(report.story), "", columns, "", *draw_verdict(report)]
-    return Padding(Group(*parts), (1, 2))
+    columns = Table.grid(padding=(0, 5))
+    columns.add_row(draw_figures(report), draw_longest(report))
+    title = _title(f"counted {report.what}, a job a file, on {report.server}")
+    parts: list[RenderableType] = [title, "", draw_story(report.story), "", columns, "", draw_guarantee(report)]
+    return Group(*parts, "", *draw_verdict(report))
 
 
 def draw_figures(report: DemoReport) -> Table:
     """Draw what the jobs counted beside what the recount counted."""
-    table = _table("", "by the jobs", "recounted", "", first="")
+    table = _table("", "jobs", "recount", "")
     for name, label in LABELS.items():
         ours, theirs = getattr(report.counted, name), getattr(report.recounted, name)
         mark = Text("=", style="green") if ours == theirs else Text("≠", style="bold red")
-        table.add_row("not Python 3" if name == "not_parsed" else label, f"{ours:,}", f"{theirs:,}", mark)
+        table.add_row("not parsed" if name == "not_parsed" else label, f"{ours:,}", f"{theirs:,}", mark)
+    return table
+
+
+def draw_longest(report: DemoReport) -> Table:
+    """Draw the longest functions and where they are."""
+    table = _table("lines", "the longest functions", left=("the longest functions",))
+    table.columns[0].justify = "right"
+    for function in report.longest:
+        name = function.name.rpartition(".")[2]
+        # Why not cut: a reader shall be able to look each of them up.
+        place = Text(f" {function.path}:{function.line}", style="dim")
+        table.add_row(f"{function.lines:,}", Text(name, overflow="fold").append_text(place))
     return table
 
 
@@ -227,42 +238,47 @@ def draw_guarantee(report: DemoReport) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column()
-    lost = Text(f"{report.lost}", style="bold red" if report.lost else "bold green")
-    table.add_row("jobs lost", lost.append(f" of {report.jobs + report.fan_in_jobs:,}", style="not bold default"))
-    twice = "\n".join(f"{count}: {reason}" for reason, count in report.twice.items())
+    lost = Text(f"{report.lost:,}", style="bold red" if report.lost else "bold green")
+    table.add_row("jobs lost", Text.assemble(lost, f" of {report.jobs + report.fan_in_jobs:,}"))
+    twice = "; ".join(f"{count}: {reason}" for reason, count in report.twice.items())
     table.add_row("run twice", twice or "0")
     kill = report.kill
     recovered = kill.recovered_after if kill else None
-    table.add_row("recovery", "none" if recovered is None else f"{recovered:.1f} s after the kill")
-    table.add_row("throughput", f"{report.throughput:,.0f} jobs/s for {report.jobs_seconds:.1f} s")
-    table.add_row("pool", f"at most {report.pool_most} connections, {report.pool_waited} calls waited")
-    table.add_row("memory", f"at most {format_bytes(report.memory_most_bytes)} in all processes")
-    return table
-
-
-def draw_longest(report: DemoReport) -> Table:
-    """Draw the longest functions and where they are."""
-    table = _table("lines", "the longest functions", first="", left=("the longest functions",))
-    table.columns[0].justify = "right"
-    for function in report.longest:
-        name = function.name.rpartition(".")[2]
-        table.add_row(f"{function.lines:,}", Text.assemble(name, (f"  {function.path}:{function.line}", "dim")))
+    table.add_row(
+        "recovery", "none" if recovered is None else f"{recovered:.1f} s from the kill to the last of its jobs"
+    )
+    table.add_row("throughput", f"{report.throughput:,.0f} jobs/s over {report.jobs_seconds:.1f} s, the kill included")
+    pool = f"at most {report.pool_most} connections here and {report.worker_connections_most} in a worker; "
+    table.add_row("pool", pool + f"{report.pool_waited} calls waited for one")
+    table.add_row("memory", f"at most {format_bytes(report.memory_most_bytes)} in all processes, the server included")
+    for name, reason in [*report.not_parsed.items()][:1]:
+        table.add_row("not parsed", f"such as {name}: {reason.removeprefix('SyntaxError: ')}")
     return table
 
 
 def draw_verdict(report: DemoReport) -> list[RenderableType]:
     """Draw the last words."""
     if report.ok:
-        text = "Nothing was lost: every number agrees with the recount of the same files in one process."
-        return [Text(text, style="bold green")]
+        return [Text("Nothing was lost, and every number adds up.", style="bold green")]
     lines: list[RenderableType] = [Text("Not every number adds up:", style="bold red")]
     return lines + [Text(f"  {difference}", style="red") for difference in report.differences]
+
+
+def print_report(report: DemoReport, console: Console) -> None:
+    """Print the account; lines that no terminal shows have no blanks at their end."""
+    if console.is_terminal:
+        console.print(Padding(draw_report(report), (1, 2)))
+        return
+    with console.capture() as capture:
+        console.print(draw_report(report))
+    for line in capture.get().splitlines():
+        sys.stdout.write(line.rstrip() + "\n")
 
 
 def write_svg(report: DemoReport, path: Path) -> None:
     """Write the account as a picture."""
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, markup=False, highlight=False)
-    console.print(draw_report(report))
+    console.print(Padding(draw_report(report), (0, 1)))
     console.save_svg(str(path), title="headrace demo")
 
 
@@ -276,11 +292,12 @@ def format_bytes(size: int) -> str:
     return f"{size / 1_000_000:.0f} MB"
 
 
-def _table(*columns: str, first: str, left: tuple[str, ...] = ()) -> Table:
+def _title(text: str) -> Text:
+    return Text.assemble(("headrace demo", "bold cyan"), " ", text)
+
+
+def _table(*columns: str, left: tuple[str, ...] = ()) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
     for at, column in enumerate(columns):
-        if at == 0:
-            table.add_column(column, style=first)
-        else:
-            table.add_column(column, justify="left" if column in left else "right")
+        table.add_column(column, justify="left" if not at or column in left else "right")
     return table

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from typing import TYPE_CHECKING, Final
 
-from headrace.demo.place import LEASE
-from headrace.demo.scene import Kill
+from headrace.demo.scene import Kill, Moment
 
 if TYPE_CHECKING:
     from headrace.demo.app import Run
@@ -36,8 +36,8 @@ class Fault:
         self._crew = crew
         self._jobs = jobs
         self._changed = asyncio.Event()
-        self._killed_at = 0.0
-        self._back_told = False
+        self._killed_at = self._killed_at_elapsed = 0.0
+        self._back: Moment | None = None
         self.ended_at: dict[str, float] = {}
         self.held: set[str] = set()
         self.kill: Kill | None = None
@@ -57,7 +57,7 @@ class Fault:
         scene = self._scene
         while self.kill is None:
             await self._next_end()
-            if scene.completed >= self._jobs:
+            if len(self.ended_at) >= self._jobs:
                 return
             if scene.completed * 100 >= AT_PERCENT * self._jobs:
                 await self._kill_one()
@@ -67,28 +67,35 @@ class Fault:
         while not self.held <= self.ended_at.keys():
             await self._next_end()
         after = max(self.ended_at[job] for job in self.held) - self._killed_at
-        scene.tell(f"the last of them completed elsewhere, {after:.1f} s after the kill", "good")
+        scene.tell(f"the last of these jobs has completed elsewhere, {after:.1f} s after the kill", "good")
 
     def watch(self, stats: dict[str, QueueStats]) -> None:
         """Tell when the server counts jobs as stalled for the first time after the kill."""
         stalled = sum(each.stalled for each in stats.values())
-        if self.kill is not None and stalled and not self._back_told:
-            self._back_told = True
-            self._scene.tell(f"its lease of {LEASE:g} s ran out, and its {stalled} jobs were taken back", "good")
+        if self.kill is not None and stalled and self._back is None:
+            self._back = self._scene.tell(
+                f"{self.kill.worker}'s lease ran out: its {stalled} jobs are taken back", "good"
+            )
 
     def learn(self, runs: list[Run]) -> None:
-        """Complete the account of the kill from the log of all runs."""
-        if self.kill is None:
+        """Complete the account of the kill from the log of all runs, which knows the times better than the looks do."""
+        kill = self.kill
+        if kill is None:
             return
-        again = [
-            run.at for run in runs if run.job in self.held and run.pid != self.kill.pid and run.at > self._killed_at
-        ]
+        again = [run.at for run in runs if run.job in self.held and run.pid != kill.pid and run.at > self._killed_at]
         ends = [self.ended_at.get(job, 0.0) for job in self.held]
-        self.kill = Kill(
-            self.kill.worker, self.kill.pid, self.kill.at_percent, self.kill.held, self.kill.started,
-            back_after=min(again) - self._killed_at if again else None,
-            recovered_after=max(ends) - self._killed_at if all(ends) else None,
-        )  # fmt: skip
+        back_after = min(again) - self._killed_at if again else None
+        recovered_after = max(ends) - self._killed_at if all(ends) else None
+        self.kill = dataclasses.replace(kill, back_after=back_after, recovered_after=recovered_after)
+        if back_after is not None:
+            text = f"{kill.worker}'s lease ran out: its {kill.held} jobs were taken back"
+            text += f", {back_after:.1f} s after the kill"
+            moment = Moment(self._killed_at_elapsed + back_after, text, "good")
+            # Why in its place: a display that has told it will not tell it again.
+            story = self._scene.story
+            at = story.index(self._back) if self._back is not None else len(story)
+            story[at : at + 1] = [moment]
+            self._back = moment
 
     async def _next_end(self) -> None:
         await self._changed.wait()
@@ -105,15 +112,12 @@ class Fault:
         if busiest is None:
             return
         percent = self._scene.completed * 100 / self._jobs
-        self._killed_at = time.time()
+        self._killed_at, self._killed_at_elapsed = time.time(), self._scene.elapsed
         await self._crew.kill(busiest)
         busiest.state = f"killed at {percent:.0f} %"
         holds = await self._look.holds(busiest.worker_id)
         self.held = set(holds)
         started = sum(holds.values())
         self.kill = Kill(busiest.name, busiest.pid, percent, len(holds), started)
-        self._scene.tell(
-            f"{busiest.name} (pid {busiest.pid}) killed with SIGKILL at {percent:.0f} %: "
-            f"it held {len(holds)} jobs, {started} of them started",
-            "bad",
-        )
+        text = f"{busiest.name} (pid {busiest.pid}) killed with SIGKILL at {percent:.0f} %: it held {len(holds)} jobs"
+        self._scene.tell(text + f", {started} of them started", "bad")

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, deque
+from collections import Counter
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-import psutil
-
 from headrace.demo.app import QUEUES, app, count_file, count_package, make_report
 from headrace.demo.check import Evidence, add_facts, count_twice, find_differences, sum_of
-from headrace.demo.crew import Crew, Hand
+from headrace.demo.crew import Crew
 from headrace.demo.fault import Fault
 from headrace.demo.input import find_input
 from headrace.demo.look import Look, describe_server
+from headrace.demo.observe import Observer
 from headrace.demo.place import LEASE, SLOTS, open_place
 from headrace.demo.recount import recount
-from headrace.demo.scene import DemoReport, ProcessRow, Scene
+from headrace.demo.scene import DemoReport, Scene
 from headrace.errors import JobError, ResultTimeout
 
 if TYPE_CHECKING:
@@ -103,12 +102,12 @@ class Demo:
         self._lost: set[str] = set()
         self._counts: dict[str, list[Count]] = {}
         self._files_by_pid: Counter[int] = Counter()
-        self._recent: deque[tuple[float, int]] = deque(maxlen=64)
 
     async def run(self, show: Callable[[Scene], None], interval: float) -> DemoReport:
         """Do everything, while the display is kept up to date and the workers are watched."""
         main = asyncio.ensure_future(self._run())
-        beside = [asyncio.ensure_future(self._keep_showing(show, interval)), asyncio.ensure_future(self._crew.broken())]
+        observer = Observer(self._scene, self._look, self._crew, self._fault, self._files_by_pid)
+        beside = [asyncio.ensure_future(observer.run(show, interval)), asyncio.ensure_future(self._crew.broken())]
         try:
             done, _ = await asyncio.wait([main, *beside], return_when=asyncio.FIRST_COMPLETED)
             for task in done - {main}:
@@ -123,13 +122,13 @@ class Demo:
         hands = [await self._crew.start(), await self._crew.start()]
         for hand in hands:
             await self._crew.ready(hand)
-        scene.tell(f"2 workers run, {SLOTS} slots each, with a lease of {LEASE:g} s")
+        scene.tell(f"two workers run, with {SLOTS} slots and a lease of {LEASE:g} s each")
         scene.phase = "jobs"
         began = time.monotonic()
         jobs = await count_file.enqueue_many([((file.root, file.name),) for file in self._work])
         self._enqueued.update(job.id for job in jobs)
         took = (time.monotonic() - began) * 1000
-        scene.tell(f"{len(jobs):,} file jobs enqueued in {took:.0f} ms")
+        scene.tell(f"{len(jobs):,} jobs enqueued in one call, a file each: {took:.0f} ms")
         report, _ = await _all([self._add_up(jobs), self._fault.strike()])
         evidence = await self._gather(report)
         await self._crew.stop()
@@ -149,11 +148,14 @@ class Demo:
             for package, pairs in parts.items()
             for at in range(0, len(pairs), PART_FILES)
         )
-        self._scene.tell(f"{len(self._work):,} files counted; {len(counts)} fan-in jobs added {len(parts)} packages up")
         last = await make_report.enqueue([count for count in counts if count is not None])
         self._enqueued.add(last.id)
         report = await last.result()
         self._fault.note(last.id)
+        text = (
+            f"{len(counts)} jobs added {len(parts)} packages up while others counted, and the last one made the report"
+        )
+        self._scene.tell(text)
         return report
 
     async def _add_part(
@@ -227,6 +229,9 @@ class Demo:
     def _conclude(self, evidence: Evidence, facts: dict[str, FileFacts], recount_seconds: float) -> DemoReport:
         scene, report = self._scene, evidence.report
         differences = find_differences(evidence, facts)
+        word = f"differs in {len(differences)} ways" if differences else "agrees"
+        text = f"the same {len(facts):,} files counted again in this process, without a queue: this {word}"
+        scene.tell(text, "bad" if differences else "good")
         first = min((run.at for run in evidence.runs), default=0.0)
         file_seconds = max(self._fault.ended_at.get(job, first) for job in self._enqueued) - first
         scene.story.sort(key=lambda moment: moment.at)
@@ -250,60 +255,11 @@ class Demo:
             recount_seconds=recount_seconds,
             pool_most=scene.pool_most,
             pool_waited=scene.pool_waited,
+            worker_connections_most=scene.worker_connections_most,
             memory_most_bytes=scene.memory_most_bytes,
             server=scene.server,
             story=scene.story,
         )
-
-    # The display
-
-    async def _keep_showing(self, show: Callable[[Scene], None], interval: float) -> None:
-        while True:
-            await self._observe()
-            show(self._scene)
-            await asyncio.sleep(interval)
-
-    async def _observe(self) -> None:
-        scene = self._scene
-        scene.queues = {name: await app.queue(name).stats() for name in QUEUES}
-        facts = await self._look.facts()
-        connections = await self._look.connections(int(facts.get("connected_clients", 0)))
-        self._fault.watch(scene.queues)
-        now = time.monotonic()
-        self._recent.append((now, scene.completed))
-        while len(self._recent) > 2 and now - self._recent[0][0] > 1.0:  # noqa: PLR2004 - a rate needs two looks
-            self._recent.popleft()
-        first, before = self._recent[0]
-        scene.rate = (scene.completed - before) / (now - first) if now > first else 0.0
-        rows = [
-            ProcessRow(
-                "demo", _own_pid(), "enqueues and counts", None, _memory(_own_pid()), connections.get(_own_pid())
-            )
-        ]
-        rows += [self._row(hand, connections) for hand in self._crew.hands]
-        server_pid = int(facts.get("process_id", 0))
-        rows.append(ProcessRow("server", server_pid, scene.server, None, int(facts.get("used_memory_rss", 0)), None))
-        scene.processes = rows
-        scene.pool = app.pool.stats()
-        scene.pool_most = max(scene.pool_most, scene.pool.total)
-        scene.pool_waited = max(scene.pool_waited, scene.pool.waiting)
-        scene.memory_most_bytes = max(scene.memory_most_bytes, sum(row.memory_bytes or 0 for row in rows))
-
-    def _row(self, hand: Hand, connections: dict[int, int]) -> ProcessRow:
-        memory = _memory(hand.pid) if hand.alive else None
-        held = connections.get(hand.pid) if hand.alive else None
-        return ProcessRow(hand.name, hand.pid, hand.state, self._files_by_pid[hand.pid], memory, held)
-
-
-def _own_pid() -> int:
-    return psutil.Process().pid
-
-
-def _memory(pid: int) -> int | None:
-    try:
-        return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:
-        return None
 
 
 async def _all(work: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:

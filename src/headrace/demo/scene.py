@@ -31,6 +31,7 @@ class ProcessRow:
     files: int | None = None
     memory_bytes: int | None = None
     connections: int | None = None
+    is_worker: bool = False
 
 
 @dataclass(slots=True)
@@ -50,6 +51,7 @@ class Scene:
     pool: PoolStats | None = None
     pool_most: int = 0
     pool_waited: int = 0
+    worker_connections_most: int = 0
     memory_most_bytes: int = 0
     story: list[Moment] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
@@ -59,9 +61,21 @@ class Scene:
         """Seconds since the start."""
         return time.monotonic() - self.started
 
-    def tell(self, text: str, mood: str = "plain") -> None:
+    def note_most(self) -> None:
+        """Note the highest figures seen so far."""
+        if self.pool is not None:
+            self.pool_most = max(self.pool_most, self.pool.total)
+            self.pool_waited = max(self.pool_waited, self.pool.waiting)
+        workers = [row.connections or 0 for row in self.processes if row.is_worker]
+        self.worker_connections_most = max(self.worker_connections_most, *workers, 0)
+        memory_bytes = sum(row.memory_bytes or 0 for row in self.processes)
+        self.memory_most_bytes = max(self.memory_most_bytes, memory_bytes)
+
+    def tell(self, text: str, mood: str = "plain") -> Moment:
         """Add a sentence to the story."""
-        self.story.append(Moment(self.elapsed, text, mood))
+        moment = Moment(self.elapsed, text, mood)
+        self.story.append(moment)
+        return moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +135,7 @@ class DemoReport:
         recount_seconds: The recount.
         pool_most: Most connections of this process's pool at any look.
         pool_waited: Most calls that waited for a connection at any look.
+        worker_connections_most: Most connections of one worker at any look.
         memory_most_bytes: Most memory of all processes together at any look, server included.
         server: Product and version.
         story: What happened when.
@@ -145,6 +160,7 @@ class DemoReport:
     recount_seconds: float
     pool_most: int
     pool_waited: int
+    worker_connections_most: int
     memory_most_bytes: int
     server: str
     story: list[Moment]
