@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import doctest
 import subprocess
 import sys
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from headrace import logs
+from headrace.cli import apps, commands, output, worker
 from headrace.cli.commands import COMMANDS, load_command, make_group
 from headrace.cli.output import exit_on_error, format_value, print_facts, print_json, print_table
 from headrace.errors import ConnectionLost, HeadraceError, OptionError, SettingError, UsageError
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -45,6 +52,11 @@ def test_help_names_every_command_without_importing_one() -> None:
     assert loaded == "headrace.cli.commands headrace.cli.output False"
     for name, entry in COMMANDS.items():
         assert any(line.split(maxsplit=1) == [name, entry.help] for line in help_lines)
+
+
+@pytest.mark.parametrize("module", [apps, commands, logs, output, worker])
+def test_examples_are_true(module: ModuleType) -> None:
+    assert doctest.testmod(module).failed == 0
 
 
 @pytest.mark.parametrize("name", COMMANDS)

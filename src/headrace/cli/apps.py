@@ -10,7 +10,7 @@ import re
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from headrace.app import Headrace
 from headrace.errors import OptionError
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 logger = logging.getLogger(__name__)
+
+_PACKAGE: Final = Path(__file__).parent.parent
 
 
 def load_app(place: str) -> Headrace:
@@ -74,13 +76,14 @@ def _failed(name: str, error: BaseException) -> OptionError:
 
 
 def _where(error: BaseException) -> str:
-    """Name the innermost line outside the import machinery."""
+    """Name the innermost line of the user's own code: outside the import machinery, Headrace and installed packages."""
     if isinstance(error, SyntaxError):
         # Its text names the place already.
         return ""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    frames = [frame for frame in frames if Path(frame.filename) != Path(__file__)]
-    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    frames = [frame for frame in frames if not Path(frame.filename).is_relative_to(_PACKAGE)]
+    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
 
 
 def _guess_place(text: str) -> str:
