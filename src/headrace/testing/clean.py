@@ -36,7 +36,7 @@ class Connected:
         """Point the app at the server, which holds nothing; whoever uses the app opens it.
 
         Raises:
-            UsageError: The app is open already.
+            UsageError: The app is open already, or the server was stopped.
             ServerStartFailed: There is no server program, or it did not start.
         """
         app = self._app
@@ -114,8 +114,10 @@ def connected(app: Headrace, server: PrivateServer | None = None) -> Connected:
 
 
 def _empty(server: PrivateServer) -> None:
+    if not server.running:
+        raise UsageError(f"the private server of {server.folder.path} was stopped. Call its restart() first.")
     link = SyncLink(parse_address(server.url), name="headrace.testing")
     try:
-        link.roundtrip(pack_command("FLUSHALL"), 1)
+        link.roundtrip(pack_command("FLUSHALL"), 1, timeout=5.0)
     finally:
         link.close()

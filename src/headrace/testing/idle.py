@@ -67,11 +67,13 @@ async def run_until_idle(
         try:
             async with asyncio.timeout(timeout):
                 while True:
-                    names = list(queues or {*app.tasks.queues(), *(queue.name for queue in await app.queues())})
+                    names = await _names(app, queues)
                     if delayed:
                         for name in names:
                             await app.store.hasten(app.control, name)
                     total = _sum(total, await app.worker(names or None, concurrency, burst=True).run())
+                    # Why: jobs may have enqueued others on queues that nobody had heard of before.
+                    names = await _names(app, queues)
                     left = {name: stats for name in names if _is_busy(stats := await app.queue(name).stats(), delayed)}
                     if not left:
                         break
@@ -86,6 +88,10 @@ async def run_until_idle(
             raise ResultTimeout(text + ". Look for a job that hangs or enqueues itself, or wait longer.") from error
         await app.events.flush()
     return total
+
+
+async def _names(app: Headrace, queues: Sequence[str] | None) -> list[str]:
+    return sorted(queues or {*app.tasks.queues(), *(queue.name for queue in await app.queues())})
 
 
 def _is_busy(stats: QueueStats, delayed: bool) -> bool:  # noqa: FBT001 - read together with the call above
