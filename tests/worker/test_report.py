@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.worker import child, report
-from headrace.worker.report import REPORT_VARIABLE, Failed, Message, MessageReader, Reporter, Started, Stopped
+from headrace.worker.report import HARD, REPORT_VARIABLE, Failed, Message, MessageReader, Reporter, Started, Stopped
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -95,15 +95,17 @@ def test_a_long_reason_is_cut() -> None:
         assert len(ours.recv(100_000)) < 5_000
 
 
-async def test_the_end_of_the_supervisor_is_heard_once() -> None:
+async def test_a_hard_stop_and_the_end_of_the_supervisor_are_heard_once_each() -> None:
     ours, theirs = socket.socketpair()
     heard: asyncio.Queue[str] = asyncio.Queue()
     with theirs:
-        Reporter(theirs).watch(lambda: heard.put_nowait("gone"))
+        Reporter(theirs).watch(lambda: heard.put_nowait("gone"), lambda: heard.put_nowait("hard"))
 
-        ours.close()
+        ours.send(HARD)
         first = await asyncio.wait_for(heard.get(), 5)
+        ours.close()
+        second = await asyncio.wait_for(heard.get(), 5)
         await asyncio.sleep(0)
 
-    assert first == "gone"
+    assert (first, second) == ("hard", "gone")
     assert heard.empty()

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from headrace import JobStatus
+from headrace.cli.commands import make_group
 from headrace.ids import random_name
 from headrace.server import start_private_server
 from headrace.settings import load_settings
@@ -82,6 +83,12 @@ async def logged(command: WorkerCommand, message: str, count: int = 1, **fields:
     return await asyncio.to_thread(command.wait_line, message, count, **fields)
 
 
+async def stopping(command: WorkerCommand, processes: int) -> None:
+    await logged(command, "stopping gracefully; another signal stops at once")
+    if processes > 1:
+        await logged(command, "stopping gracefully", processes)
+
+
 async def ended(command: WorkerCommand) -> int:
     return await asyncio.to_thread(command.wait)
 
@@ -118,7 +125,7 @@ async def test_what_ends_within_the_grace_is_completed(
         await told.wait("began", 2 * processes)
 
         command.send(signal.SIGTERM)
-        await logged(command, "stopping gracefully; another signal stops at once", 1 if processes == 1 else 3)
+        await stopping(command, processes)
         await redis_client.rpush(shop.key("gate"), *"go" * 6)
         code = await ended(command)
         summary = command.summary()
@@ -162,7 +169,7 @@ async def test_a_second_signal_stops_without_grace(
         await Told(redis_client).wait("began", processes)
 
         command.send(signal.SIGTERM)
-        await logged(command, "stopping gracefully; another signal stops at once", 1 if processes == 1 else 3)
+        await stopping(command, processes)
         command.send(signal.SIGTERM)
         code = await ended(command)
 
@@ -182,7 +189,28 @@ async def test_ctrl_c_at_a_terminal_counts_once(redis_client: redis.asyncio.Redi
 
         # A terminal sends SIGINT to the whole group in front.
         os.killpg(command.pid, signal.SIGINT)
-        await logged(command, "stopping gracefully; another signal stops at once", 3)
+        await stopping(command, 2)
+        await redis_client.rpush(shop.key("gate"), "go", "go")
+        code = await ended(command)
+
+    assert code == 0
+    assert not command.find("stopping without grace")
+    assert len(await told.wait("ended", 2)) == 2
+
+
+async def test_a_signal_to_every_process_counts_once(
+    redis_client: redis.asyncio.Redis, environment: dict[str, str]
+) -> None:
+    await shop.held.enqueue_many([(("gate",), {})] * 2)
+    arguments = (SHOP, "-q", "mail", "-c", "1", "-p", "2", "--grace", "60")
+    with WorkerCommand(*arguments, environment=environment) as command:
+        told = Told(redis_client)
+        await told.wait("began", 2)
+
+        # So does systemd, to everything in the control group.
+        for pid in [*(child.pid for child in command.children()), command.pid]:
+            os.kill(pid, signal.SIGTERM)
+        await stopping(command, 2)
         await redis_client.rpush(shop.key("gate"), "go", "go")
         code = await ended(command)
 
@@ -485,20 +513,27 @@ def test_a_wrong_app_ends_with_code_2_and_is_said_once(
         (("-q", "bulk=0"), "-q bulk=0: expected NAME or NAME=SLOTS"),
         (("-q", "bulk=10001"), "-q bulk=10001: expected NAME or NAME=SLOTS"),
         (("-q", "bulk", "-q", "bulk=2"), "-q bulk=2: queue 'bulk' is named twice. Name it once."),
-        (("-q", "no good"), "no good"),
         (("-c", "0"), "'--concurrency': Input should be greater than or equal to 1"),
         (("-p", "257"), "'--processes': Input should be less than or equal to 256"),
         (("--grace", "nan"), "'--grace': Input should be less than or equal to 3600"),
     ],
 )
 def test_a_wrong_option_ends_with_code_2(
-    environment: dict[str, str], arguments: tuple[str, ...], sentence: str
+    arguments: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with WorkerCommand(SHOP, *arguments, environment=environment) as command:
+    with pytest.raises(SystemExit) as caught:
+        make_group().main(["worker", SHOP, *arguments])
+
+    assert caught.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_wrong_name_of_a_queue_ends_with_code_2(environment: dict[str, str]) -> None:
+    with WorkerCommand(SHOP, "-q", "no good", environment=environment) as command:
         code = command.wait()
 
     assert code == 2
-    assert sentence in "".join(command.text)
+    assert command.text[-1].startswith("OptionError: ")
 
 
 def test_a_server_that_cannot_be_reached_ends_one_process_with_code_1(environment: dict[str, str]) -> None:

@@ -142,7 +142,7 @@ def _run_here(plan: _Plan) -> None:
     from headrace.worker.supervisor import Tally
 
     stopped, restart = _run(plan, None)
-    tally = Tally(os.getpid(), 1, 0, 0, stopped.completed, stopped.failed, stopped.retried, stopped.seconds)
+    tally = Tally(os.getpid(), 1, 0, stopped.completed, stopped.failed, stopped.retried, stopped.seconds)
     _print_summary([tally])
     if restart:
         sys.stdout.flush()
@@ -194,11 +194,11 @@ class _Host:
         from headrace.worker.shutdown import ShutdownSignals
 
         began = time.monotonic()
-        with ShutdownSignals(self) as signals, contextlib.ExitStack() as stack:
+        with ShutdownSignals(self, supervised=self._reporter is not None) as signals, contextlib.ExitStack() as stack:
             telling = asyncio.create_task(self._tell_start())
             stack.callback(telling.cancel)
             if self._reporter is not None:
-                self._reporter.watch(self._supervisor_gone)
+                self._reporter.watch(self._supervisor_gone, self._stop_hard)
                 stack.callback(self._reporter.unwatch)
             stats = await self._worker.run()
             stopped = Stopped(stats.completed, stats.failed, stats.retried, time.monotonic() - began)
@@ -212,6 +212,10 @@ class _Host:
         await self._worker.signals.started.wait()
         if self._reporter is not None:
             self._reporter.send(Started(self._worker.id, self._worker.grace))
+
+    def _stop_hard(self) -> None:
+        logger.warning("stopping without grace")
+        self._worker.stop(hard=True)
 
     def _supervisor_gone(self) -> None:
         logger.warning("the supervisor is gone; stopping gracefully")
@@ -246,7 +250,7 @@ def _supervise(processes: int, *, burst: bool, reload: bool) -> int:
         typer.echo(reason, err=True)
         return code
     _print_summary(supervisor.tallies)
-    return EXIT_FAILED if any(tally.kills for tally in supervisor.tallies) else EXIT_OK
+    return EXIT_FAILED if supervisor.kills else EXIT_OK
 
 
 def _print_summary(tallies: Sequence[Tally]) -> None:

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from headrace.census import Kind
-from headrace.worker.report import REPORT_VARIABLE, Failed, MessageReader, Started, Stopped
+from headrace.worker.report import HARD, REPORT_VARIABLE, Failed, MessageReader, Started, Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from headrace.census import Census
 
 _CHUNK_BYTES: Final = 65_536
+#: The system ends a killed process in far less, seconds.
+_END_TIMEOUT: Final = 5.0
 
 
 class Child:
@@ -37,6 +39,7 @@ class Child:
         pid: Its process id.
         started: Set when it says that its worker reserves jobs.
         ended: Set when it was reaped.
+        retiring: It was told to stop.
         killed: It was sent SIGKILL by its supervisor.
         grace: Time that it gives running jobs, seconds, as it said.
         stopped: What it said it did, if it said so.
@@ -46,7 +49,8 @@ class Child:
     def __init__(self, command: Sequence[str], census: Census, changed: Callable[[Child], None]) -> None:
         self.started = asyncio.Event()
         self.ended = asyncio.Event()
-        self._asked = 0
+        self.retiring = False
+        self._hard = False
         self.killed = False
         self.grace = 0.0
         self.stopped: Stopped | None = None
@@ -60,8 +64,8 @@ class Child:
         self._connection.settimeout(0)
         with theirs, contextlib.ExitStack() as stack:
             stack.callback(self._connection.close)
-            # Why a group of its own: Ctrl+C at a terminal goes to a whole group, and must reach the supervisor alone,
-            # which forwards it; else a child would hear it twice and stop hard.
+            # Why a group of its own: Ctrl+C at a terminal goes to the whole group in front; while it starts, a child
+            # would end with a traceback.
             self._process = subprocess.Popen(
                 command,
                 pass_fds=[theirs.fileno()],
@@ -75,17 +79,26 @@ class Child:
         asyncio.get_running_loop().add_reader(self._connection, self._hear)
 
     def stop(self, *, hard: bool = False) -> None:
-        """Ask the worker to stop gracefully, or hard; asking the same again does nothing."""
-        # Why two signals: of the same one, two that come close together may arrive as one.
-        wanted = (signal.SIGTERM, signal.SIGINT) if hard else (signal.SIGTERM,)
-        for number in wanted[self._asked :]:
-            self._process.send_signal(number)
-        self._asked = max(self._asked, len(wanted))
+        """Ask the worker to stop, by SIGTERM, or to stop hard, over the socket; asking the same again does nothing."""
+        if not self.retiring:
+            self.retiring = True
+            self._process.send_signal(signal.SIGTERM)
+        if hard and not self._hard:
+            self._hard = True
+            with contextlib.suppress(OSError):
+                self._connection.send(HARD)
 
     def kill(self) -> None:
         """Send SIGKILL."""
         self.killed = True
         self._process.kill()
+
+    def end(self) -> None:
+        """Kill and reap it, here and now."""
+        self.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_TIMEOUT)
+        self.reap()
 
     def reap(self) -> bool:
         """Take note of the end of the process; False while it runs."""
@@ -107,11 +120,6 @@ class Child:
             for wait in waits:
                 wait.cancel()
         return self.started.is_set() and not self.ended.is_set()
-
-    @property
-    def retiring(self) -> bool:
-        """Whether it was told to stop."""
-        return self._asked > 0
 
     @property
     def code(self) -> int | None:

@@ -1,7 +1,7 @@
 """What a worker process tells its supervisor, over a pair of sockets: it started, what it did, or why it cannot run.
 
-The child writes lines of JSON and never reads any; when its end reads as closed, the supervisor is gone. The supervisor
-never waits for a line: what a child did not say before its end stays unknown.
+The child writes lines of JSON. The other way there is one word, to stop hard, and the end of the stream, which says
+that the supervisor is gone. Neither waits for the other: what a child did not say before its end stays unknown.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Names the socket in the environment of a child. It starts with no HEADRACE_, as it is no setting.
 REPORT_VARIABLE: Final = "_HEADRACE_REPORT_FD"
+#: What a supervisor writes for a hard stop.
+HARD: Final = b"hard\n"
 _LINE_LIMIT_BYTES: Final = 65_536
 _TEXT_LIMIT: Final = 4_000
 
@@ -93,14 +95,20 @@ class Reporter:
         with contextlib.suppress(OSError):
             self._connection.sendall(_encoder.encode(message) + b"\n")
 
-    def watch(self, gone: Callable[[], None]) -> None:
-        """Call back when the supervisor is gone, however it ended."""
+    def watch(self, gone: Callable[[], None], hard: Callable[[], None]) -> None:
+        """Call back when the supervisor is gone, however it ended, and when it wants a hard stop."""
         loop = asyncio.get_running_loop()
 
         def readable() -> None:
-            # The supervisor never writes: what can be read is the end.
-            loop.remove_reader(self._connection)
-            gone()
+            try:
+                word = self._connection.recv(64)
+            except OSError:
+                word = b""
+            if word:
+                hard()
+            else:
+                loop.remove_reader(self._connection)
+                gone()
 
         loop.add_reader(self._connection, readable)
 

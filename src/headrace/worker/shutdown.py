@@ -1,8 +1,9 @@
 """Signals of a worker process and of its supervisor: the first asks for a graceful stop, the second for a hard one.
 
 SIGTERM and SIGINT stop: the first time gracefully, the second time hard, the third time at once. SIGHUP restarts; when
-it says that the terminal is gone, it stops gracefully. Handlers are those of the event loop, so they run between the
-steps of coroutines, never in the middle of one.
+it says that the terminal is gone, it stops gracefully. Under a supervisor a signal only ever stops gracefully: a
+service manager may signal every process itself, and what the supervisor forwards must not count as the second one.
+Handlers are those of the event loop, so they run between the steps of coroutines, never in the middle of one.
 """
 
 from __future__ import annotations
@@ -39,13 +40,15 @@ class ShutdownSignals:
 
     Args:
         target: Is stopped and restarted.
+        supervised: The second signal is left to the supervisor.
 
     Attributes:
         count: Stop signals so far.
     """
 
-    def __init__(self, target: Stoppable) -> None:
+    def __init__(self, target: Stoppable, *, supervised: bool = False) -> None:
         self.count = 0
+        self._supervised = supervised
         self._target = target
         self._loop = asyncio.get_running_loop()
         self._has_terminal = os.isatty(_STANDARD_INPUT)
@@ -64,6 +67,11 @@ class ShutdownSignals:
 
     def _stop(self, number: signal.Signals) -> None:
         self.count += 1
+        if self._supervised:
+            if self.count == 1:
+                logger.info("stopping gracefully", extra={"signal": number.name})
+                self._target.stop()
+            return
         if self.count == 1:
             logger.info("stopping gracefully; another signal stops at once", extra={"signal": number.name})
             self._target.stop()

@@ -44,7 +44,6 @@ class Tally:
         pid: Process id of the last one.
         starts: Processes started.
         crashes: Processes that ended without having been told to; what they did is not in the counts.
-        kills: Processes that did not stop in time and were killed.
         completed: Jobs that completed.
         failed: Jobs that are dead.
         retried: Attempts that failed and were followed by another.
@@ -54,7 +53,6 @@ class Tally:
     pid: int = 0
     starts: int = 0
     crashes: int = 0
-    kills: int = 0
     completed: int = 0
     failed: int = 0
     retried: int = 0
@@ -68,7 +66,6 @@ class Tally:
     def add(self, child: Child, *, crashed: bool) -> None:
         """Add a process that ended."""
         self.crashes += crashed
-        self.kills += child.killed
         self.seconds += child.seconds
         if child.stopped is not None:
             self.completed += child.stopped.completed
@@ -114,11 +111,12 @@ class Supervisor:
 
     Attributes:
         refusal: Why no worker could be started, with the exit code that the child gave; None when one could.
-        tallies: What each place did, complete when `run` has returned.
+        kills: Children that did not stop in time at the end and were killed.
     """
 
     def __init__(self, command: Sequence[str], processes: int, *, burst: bool = False) -> None:
         self.refusal: tuple[str, int] | None = None
+        self.kills = 0
         self._command = list(command)
         self._burst = burst
         self._places = [Place(number + 1) for number in range(processes)]
@@ -133,7 +131,7 @@ class Supervisor:
 
     @property
     def tallies(self) -> list[Tally]:
-        """What each place did."""
+        """What each place did; complete when `run` has returned."""
         return [place.tally for place in self._places]
 
     async def run(self) -> None:
@@ -152,7 +150,7 @@ class Supervisor:
         finally:
             self._cancel_timers()
             for child in self._children:
-                child.kill()
+                child.end()
             loop.remove_signal_handler(signal.SIGCHLD)
             if self._rolling is not None:
                 await asyncio.gather(self._rolling, return_exceptions=True)
@@ -213,7 +211,7 @@ class Supervisor:
     def _ended(self, child: Child, place: Place) -> None:
         code = child.code or 0
         finished = self._burst and code == 0 and child.stopped is not None
-        expected = child.retiring or finished
+        expected = child.retiring or child.killed or finished
         place.tally.add(child, crashed=not expected)
         if expected:
             logger.info(
@@ -301,6 +299,7 @@ class Supervisor:
     def _kill(self) -> None:
         for child in self._children:
             logger.error("worker process did not stop in time and is killed", extra={"child": child.pid})
+            self.kills += 1
             child.kill()
 
     def _cancel_timers(self) -> None:
