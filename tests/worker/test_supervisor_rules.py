@@ -220,7 +220,7 @@ async def test_a_graceful_stop_during_a_rolling_restart_is_graceful_for_the_form
 ) -> None:
     slow = (
         "import select, time; fd = int(os.environ['_HEADRACE_REPORT_FD'])\n"
-        "def end():\n    note('TERM'); time.sleep(0.3)\n"
+        "def end():\n    note('TERM')\n    while not os.path.exists(sys.argv[2] + '.gate'): time.sleep(0.01)\n"
         "    if select.select([fd], [], [], 0)[0]: note('hard')\n    sys.exit()\n"
         "on('SIGTERM', end); started(); wait()"
     )
@@ -231,6 +231,7 @@ async def test_a_graceful_stop_during_a_rolling_restart_is_graceful_for_the_form
     supervisor.restart()
     await lines.wait("worker process started", 3)
     supervisor.stop()
+    (tmp_path / "notes.gate").touch()
     await finish(running)
 
     assert notes(tmp_path) == ["TERM"] * 3
