@@ -13,23 +13,16 @@ import pytest
 
 from headrace import Headrace, current_job
 from headrace.errors import JobCancelled, JobFailed, JobTimeout
-from headrace.server import start_private_server
 from tests.live import DEADLINE, fresh_app, opened, working
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
     from headrace import Job
     from headrace.server import PrivateServer
 
 FOREVER = 3600.0
 SOON = 0.05
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateServer]:
-    with start_private_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
 
 
 @pytest.fixture

@@ -224,10 +224,8 @@ class Threads:
     def _work(self) -> None:
         try:
             while (call := self._calls.get()) is not None:
-                if self._take(call):
-                    self._perform(call)
-                    if not self._hand_in(call):
-                        return
+                if self._perform(call) and not self._hand_in(call):
+                    return
                 del call
             # Each thread that reads the end passes it on to the next.
             self._calls.put(None)
@@ -245,17 +243,21 @@ class Threads:
             call.attempt.begin()
             return True
 
-    def _perform(self, call: _Call) -> None:
-        """Run a call, and let nothing that was raised from outside reach the code after it."""
+    def _perform(self, call: _Call) -> bool:
+        """Run a call, and let nothing that was raised from outside reach the code after it; False for a dropped one."""
         try:
+            if not self._take(call):
+                return False
             try:
                 call.result = call.context.run(call.function, *call.arguments, **call.keywords)
             except BaseException as error:  # noqa: BLE001 - the edge of a job: whatever it raises is recorded
                 call.error = error
             self._end(call)
-        except BaseException as error:  # noqa: BLE001 - an interrupt that struck after the function; at most one is sent
+        except BaseException as error:  # noqa: BLE001 - an interrupt that struck before or after the function
+            # Why: a call is interrupted at most once, so that nothing strikes here any more.
             call.error = call.error or error
             self._end(call)
+        return True
 
     def _end(self, call: _Call) -> None:
         with self._lock:
