@@ -119,8 +119,10 @@ def last_line(text: str) -> str:
     return lines[-1][:200] if lines else "it said nothing"
 
 
-def call(command: Sequence[str | Path], *, timeout: float, env: Mapping[str, str] | None = None) -> str:
-    """Run a command in the adapters' folder and return its standard output.
+def call(
+    command: Sequence[str | Path], *, timeout: float, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in the adapters' folder to its end.
 
     Raises:
         SubjectError: It failed or took longer than `timeout` seconds.
@@ -133,7 +135,7 @@ def call(command: Sequence[str | Path], *, timeout: float, env: Mapping[str, str
         raise SubjectError(f"ended after {timeout:.0f} s: {shlex.join(map(str, command[1:]))[:120]}") from None
     if done.returncode and not done.stdout.startswith('{"error"'):
         raise SubjectError(last_line(done.stderr))
-    return done.stdout
+    return done
 
 
 def install(subject: Subject) -> None:
@@ -165,10 +167,11 @@ def run_adapter(subject: Subject, measure: str, url: str, count: int, task: str 
     command = [str(subject.python), subject.adapter, measure, "--url", url, "--count", str(count), "--task", task]
     command += ["--deadline", str(RUN_TIMEOUT)]
     settings_apart = {name: value for name, value in os.environ.items() if not name.startswith(("REDIS_", "HEADRACE_"))}
-    output = call(command, timeout=RUN_TIMEOUT + RUN_MARGIN, env=settings_apart | subject.variables)
-    figures: dict[str, Any] = json.loads(last_line(output))
+    done = call(command, timeout=RUN_TIMEOUT + RUN_MARGIN, env=settings_apart | subject.variables)
+    figures: dict[str, Any] = json.loads(last_line(done.stdout))
     if "error" in figures:
-        raise SubjectError(last_line(figures["error"]))
+        logged = f"; it logged: {last_line(done.stderr)}" if done.stderr.strip() else ""
+        raise SubjectError(last_line(figures["error"]) + logged)
     return figures
 
 
