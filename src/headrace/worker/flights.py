@@ -184,7 +184,11 @@ class Flights:
         """Return what to reserve from which queue; nothing while the buffer holds most of what it should."""
         if not self.reserving:
             return []
-        hot = [served for served in self._queues.values() if served.hot and not served.paused]
+        hot = [
+            served
+            for served in self._queues.values()
+            if served.hot and not served.paused and (served.limit is None or len(served.attempts) < served.limit)
+        ]
         if not hot:
             return []
         slots = self._slots
@@ -195,15 +199,14 @@ class Flights:
             return []
         if not ask.total:
             return []
-        part = share(ask, len(hot))
         self._turn += 1
         first = self._turn % len(hot)
         asks: list[tuple[Served, int, int]] = []
-        for served in hot[first:] + hot[:first]:
+        for turn, served in enumerate(hot[first:] + hot[:first]):
+            part = share(ask, len(hot), turn)
             start, prefetch = part.start, part.prefetch
             if served.limit is not None:
-                room = max(0, served.limit - len(served.attempts))
-                start, prefetch = min(start, room), 0
+                start, prefetch = min(start, served.limit - len(served.attempts)), 0
             if start + prefetch:
                 asks.append((served, start, prefetch))
         return asks

@@ -62,14 +62,22 @@ def plan_ask(free: int, buffered: int, target: int, most: int = MAX_ASK) -> Ask:
     return Ask(start, prefetch)
 
 
-def share(ask: Ask, queues: int) -> Ask:
-    """Return the part of one of several queues, at least one job of each kind that is asked for at all.
+def share(ask: Ask, queues: int, turn: int) -> Ask:
+    """Return the part of one of several queues; all parts together are what is asked for, and differ by one at most.
+
+    Args:
+        ask: What is asked for.
+        queues: How many queues share it.
+        turn: Which of them this is, from 0; the first ones get what cannot be split evenly.
 
     Example:
-        >>> share(Ask(10, 0), 3)
-        Ask(start=4, prefetch=0)
+        >>> [share(Ask(4, 0), 3, turn).start for turn in range(3)]
+        [2, 1, 1]
     """
-    return Ask(math.ceil(ask.start / queues), math.ceil(ask.prefetch / queues))
+    return Ask(
+        ask.start // queues + (turn < ask.start % queues),
+        ask.prefetch // queues + (turn < ask.prefetch % queues),
+    )
 
 
 class Rate:
