@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from headrace import Fixed, Headrace, current_job
+from headrace.server import start_private_server
+from headrace.worker import running
 from tests.live import DEADLINE, fresh_app, opened, work_off, working
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from headrace.server import PrivateServer
 
@@ -96,3 +99,28 @@ async def test_a_worker_that_is_stopped_lets_a_running_job_finish(app: Headrace)
         let_go.set()
 
     assert await job.result(DEADLINE) == 42
+
+
+async def test_a_worker_whose_server_is_gone_ends_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "LAST_FLIGHT", 0.1)
+    monkeypatch.setattr(running, "LAST_WORDS", 0.2)
+    entered, never = asyncio.Event(), asyncio.Event()
+    with start_private_server(tmp_path) as mortal:
+        async with opened(fresh_app(mortal.url)) as app:
+
+            @app.task
+            async def work() -> None:
+                entered.set()
+                await never.wait()
+
+            await work.enqueue_many([((),)] * 3)
+            worker = app.worker(None, 1)
+            run = asyncio.create_task(worker.run())
+            await asyncio.wait_for(entered.wait(), DEADLINE)
+
+            await asyncio.to_thread(mortal.kill)
+            worker.stop(hard=True)
+            ended, _ = await asyncio.wait({run}, timeout=DEADLINE)
+
+    assert ended, "the worker still waits for an answer of its server"
+    assert worker.stats().completed == 0

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 #: Time for the last round trip of a stopping worker, seconds.
 LAST_FLIGHT: Final = 5.0
+#: Time for all that a stopping worker still has to tell the server, seconds.
+LAST_WORDS: Final = 2 * LAST_FLIGHT
 #: Interval in which a worker says in the registry that it is there, seconds.
 REGISTER_INTERVAL: Final = 60.0
 #: Time that cancelled jobs get to end when a worker stops, seconds.
@@ -139,12 +141,14 @@ class Running:
         self._give_back_buffer()
         self._give_back_rest()
         try:
-            if not await self.flights.flush(LAST_FLIGHT):
-                logger.error("worker stopped without settling all jobs; its lease runs out and others run them again")
-            await self._pass_on()
-            await self._unregister()
-        except HeadraceError as error:
-            logger.warning("worker could not say goodbye", extra={"reason": str(error)[:300]})
+            # Why: a server that is gone must not keep the worker, whatever each of these calls would wait for it.
+            async with asyncio.timeout(LAST_WORDS):
+                if not await self.flights.flush(LAST_FLIGHT):
+                    logger.error("worker stopped without settling all jobs; its lease ends and others run them again")
+                await self._pass_on()
+                await self._unregister()
+        except (HeadraceError, TimeoutError) as error:
+            logger.warning("worker could not say goodbye", extra={"reason": repr(error)[:300]})
         self.flights.close()
         self._host.unlisten(self._told)
         self.leases.close()
