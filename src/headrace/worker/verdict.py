@@ -79,8 +79,17 @@ def describe_failure(error: BaseException, attempt: int, at_ms: int) -> Failure:
     text = remote or "".join(traceback.format_exception(error, limit=-30))
     remote_name = getattr(error, "headrace_class", None)
     return Failure(
-        attempt, at_ms, (remote_name or name)[:MAX_CLASS], _message(error)[:MAX_MESSAGE], text[-MAX_TRACEBACK:]
+        attempt,
+        at_ms,
+        _writable(remote_name or name)[:MAX_CLASS],
+        _writable(_message(error))[:MAX_MESSAGE],
+        _writable(text)[-MAX_TRACEBACK:],
     )
+
+
+def _writable(text: str) -> str:
+    # Why: a message may hold half a character, such as the name of a file that is no UTF-8, which no record can hold.
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _message(error: BaseException) -> str:
