@@ -164,7 +164,7 @@ def draw_scene(scene: Scene) -> RenderableType:
     queues = _table("queue", *QUEUE_COLUMNS)
     for name, stats in scene.queues.items():
         queues.add_row(name, *(f"{getattr(stats, column):,}" for column in QUEUE_COLUMNS))
-    title = _title(f"counts {scene.what}, a job a file")
+    title = _title(f"{scene.jobs:,} jobs on {scene.what}")
     parts: list[RenderableType] = [title, "", bar, "", queues, "", draw_processes(scene)]
     if scene.pool is not None:
         pool = (
@@ -206,7 +206,7 @@ def draw_report(report: DemoReport) -> RenderableType:
     """Draw the account at the end."""
     columns = Table.grid(padding=(0, 5))
     columns.add_row(draw_figures(report), draw_longest(report))
-    title = _title(f"counted {report.what}, a job a file, on {report.server}")
+    title = _title(f"{report.jobs:,} jobs on {report.what}, with {report.server}")
     parts: list[RenderableType] = [title, "", draw_story(report.story), "", columns, "", draw_guarantee(report)]
     return Group(*parts, "", *draw_verdict(report))
 

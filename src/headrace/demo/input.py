@@ -52,12 +52,14 @@ def find_input(library: Path | None = None, installed: Path | None = None, *, en
     """
     library = library or Path(sysconfig.get_path("stdlib"))
     installed = installed or Path(sysconfig.get_path("purelib"))
-    what = f"the standard library of Python {platform.python_version()}"
     files = [SourceFile(str(library), name) for name in _source_names(library)]
+    more: list[SourceFile] = []
     if len(files) < enough:
         more = [SourceFile(str(installed.parent), f"{installed.name}/{name}") for name in _source_names(installed)]
         files += more
-        what += f" ({len(files) - len(more)} files) and the packages installed for it ({len(more)})"
+    what = f"the {len(files):,} source files of Python {platform.python_version()}"
+    if more:
+        what += f" and its packages ({len(more):,})"
     return Input(sorted(files, key=lambda file: (file.package, file.name)), what)
 
 

@@ -229,9 +229,9 @@ class Demo:
     def _conclude(self, evidence: Evidence, facts: dict[str, FileFacts], recount_seconds: float) -> DemoReport:
         scene, report = self._scene, evidence.report
         differences = find_differences(evidence, facts)
-        word = f"differs in {len(differences)} ways" if differences else "agrees"
-        text = f"the same {len(facts):,} files counted again in this process, without a queue: this {word}"
-        scene.tell(text, "bad" if differences else "good")
+        text = f"the same {len(facts):,} files counted again in this process, without a queue: "
+        word = f"{len(differences)} things do not add up" if differences else "all figures agree"
+        scene.tell(text + word, "bad" if differences else "good")
         first = min((run.at for run in evidence.runs), default=0.0)
         file_seconds = max(self._fault.ended_at.get(job, first) for job in self._enqueued) - first
         scene.story.sort(key=lambda moment: moment.at)
