@@ -20,6 +20,7 @@ change them together. `p` stands for the prefix (setting HEADRACE_PREFIX), `q` f
     p:{q}:waiters    hash   id -> inbox channels, separated by spaces, that wait for the result
     p:{q}:uniques    hash   unique key -> id of the pending job that holds it
     p:{q}:keyed      hash   id -> unique key, the other way round
+    p:{q}:receipts   list   first ids of the latest 10,000 to 11,000 calls of enqueue: what is sent again is accepted once
     p:{q}:cancels    set    ids of active jobs whose cancellation was asked for
     p:{q}:meta       hash   fence (counter), paused, totals, and the counts of the last 60 minutes
     p:{q}:wake       list   at most one token; an idle worker blocks on it
@@ -51,7 +52,8 @@ class QueueKeys:
 
     def __getitem__(self, name: str) -> str:
         """Return the key with this name, as the scripts' headers spell it."""
-        return self._key("wait:" + name[4:] if name.startswith("wait") else name)
+        level = name.removeprefix("wait")
+        return self._key(f"wait:{level}" if level.isdigit() else name)
 
     @property
     def wake(self) -> str:

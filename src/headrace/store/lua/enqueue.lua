@@ -6,6 +6,7 @@
 --       leases    zset  worker -> deadline, ms
 --       uniques   hash  unique key -> id
 --       keyed     hash  id -> unique key
+--       receipts  list  first ids of the latest calls that were accepted
 --       wake      list  token for an idle worker
 -- ARGV  priority    int   1..20
 --       delay_ms    int   0..31536000000
@@ -15,7 +16,8 @@
 -- USES  now wake place
 -- Returns    {number accepted, id that holds the unique key or '', 1 when some worker's lease has run out}
 -- Invariant  an id is in `jobs` before it is in a list; a resent id is accepted once; a key names at most one pending job
--- Bound      O(batch)
+-- Bound      O(batch); a resent one also O(receipts), at most 11,000
+if resent == '1' and redis.call('LPOS', receipts, ARGV[batch]) then return {0, '', 0} end
 local now = now_ms()
 local level = tonumber(priority)
 local stamp = struct.pack('>BBI6', 1, level, now)
@@ -37,6 +39,8 @@ for i = batch, #ARGV, 2 do
 end
 if #ids > 0 then
   redis.call('HSET', jobs, unpack(fields))
+  -- Why: a batch whose reply was lost is sent again, perhaps after its jobs have completed and left no other trace.
+  if redis.call('RPUSH', receipts, ids[1]) > 11000 then redis.call('LTRIM', receipts, -10000, -1) end
   local delay = tonumber(delay_ms)
   if delay > 0 then
     local score = (now + delay) * 32 + 20 - level
