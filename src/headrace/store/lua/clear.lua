@@ -16,24 +16,23 @@
 --       keyed      hash  id -> unique key
 -- ARGV  status  text  waiting, delayed, completed, failed or cancelled
 --       limit   int   1..1000
--- USES  tell release
--- Returns    number deleted
+-- USES  tell release ghosts
+-- Returns    number deleted; 0 when there is none left
 -- Invariant  a deleted id is in no list, and those who wait for it are told
--- Bound      O(limit)
+-- Bound      O(limit + ids that are only skipped, at most 100,000)
 local sets = {delayed = delayed, completed = kept, failed = dead, cancelled = cancelled}
 local gone = {}
 if status == 'waiting' then
-  local level = redis.call('ZREVRANGE', levels, 0, 0)[1]
-  if not level then return 0 end
-  local popped = redis.call('LPOP', KEYS[wait + level], limit) or {}
-  if redis.call('LLEN', KEYS[wait + level]) == 0 then redis.call('ZREM', levels, level) end
-  if #popped == 0 then return 0 end
-  local marks = redis.call('SMISMEMBER', ghosts, unpack(popped))
-  redis.call('SREM', ghosts, unpack(popped))
-  for i = 1, #popped do
-    if marks[i] == 0 then gone[#gone + 1] = popped[i] end
+  local passed = 0
+  while #gone == 0 and passed < 100000 do
+    local level = redis.call('ZREVRANGE', levels, 0, 0)[1]
+    if not level then return 0 end
+    local popped = redis.call('LPOP', KEYS[wait + level], limit) or {}
+    if redis.call('LLEN', KEYS[wait + level]) == 0 then redis.call('ZREM', levels, level) end
+    passed = passed + #popped
+    gone = drop_ghosts(ghosts, popped)
   end
-  if #gone == 0 then return #popped end
+  if #gone == 0 then return 0 end
 else
   gone = redis.call('ZRANGE', sets[status], 0, limit - 1)
   if #gone == 0 then return 0 end

@@ -14,12 +14,12 @@
 --       lease_ms  int   1000..600000
 --       start     int   0..10000, jobs that are started at once
 --       prefetch  int   0..10000, further jobs that are held without being started
--- USES  now wake place promote
+-- USES  now wake place promote ghosts
 -- Returns    {status, now, next due ms or 0, next lease deadline of another worker ms or 0, 1 when jobs remain,
 --            ids, records, {hold, count ...}, {index, state, errors ...}}
 --            status: 0 done, 1 paused, -1 the worker's lease had run out
 -- Invariant  a job is in one list or held by one worker, never both; the fence only grows
--- Bound      O(start + prefetch + jobs due, at most 1000)
+-- Bound      O(start + prefetch + jobs due, at most 1000 + ids that are only skipped, at most 100,000 a priority)
 local now = now_ms()
 if redis.call('HEXISTS', meta, 'paused') == 1 then return {1, now, 0, 0, 0, {}, {}, {}, {}} end
 local mine = redis.call('ZSCORE', leases, worker)
@@ -34,39 +34,32 @@ local wanted = starting + tonumber(prefetch)
 local ids, holds, runs, remain = {}, {}, {}, 0
 local ranks = redis.call('ZREVRANGE', levels, 0, -1)
 local fence = #ranks > 0 and wanted > 0 and redis.call('HINCRBY', meta, 'fence', 1)
-local haunted = #ranks > 0 and redis.call('SCARD', ghosts) > 0
 for _, level in ipairs(ranks) do
   local list = KEYS[wait + level]
   local missing = wanted - #ids
   if missing == 0 then remain = 1; break end
-  local popped = redis.call('LPOP', list, missing) or {}
-  if #popped < missing then
-    redis.call('ZREM', levels, level)
-  elseif redis.call('LLEN', list) == 0 then
-    redis.call('ZREM', levels, level)
-  else
-    remain = 1
+  local asked = missing
+  local popped = redis.call('LPOP', list, asked) or {}
+  local live, passed = drop_ghosts(ghosts, popped), 0
+  -- Why: ids that are only skipped must not let a lower priority go first.
+  while #live < missing and #popped == asked and passed < 100000 do
+    asked = missing - #live
+    popped = redis.call('LPOP', list, asked) or {}
+    passed = passed + #popped
+    for _, id in ipairs(drop_ghosts(ghosts, popped)) do live[#live + 1] = id end
   end
-  if haunted and #popped > 0 then
-    local marks = redis.call('SMISMEMBER', ghosts, unpack(popped))
-    local live, dead = {}, {}
-    for i = 1, #popped do
-      if marks[i] == 1 then dead[#dead + 1] = popped[i] else live[#live + 1] = popped[i] end
-    end
-    if #dead > 0 then redis.call('SREM', ghosts, unpack(dead)) end
-    popped = live
-  end
+  if #popped < asked or redis.call('LLEN', list) == 0 then redis.call('ZREM', levels, level) else remain = 1 end
   local at = #ids
-  local eager = math.max(0, math.min(#popped, starting - at))
+  local eager = math.max(0, math.min(#live, starting - at))
   local started = fence .. '+' .. level .. '+' .. worker
   local waiting = fence .. '-' .. level .. '-' .. worker
-  for i = 1, #popped do
-    ids[at + i] = popped[i]
-    holds[2 * (at + i) - 1] = popped[i]
+  for i = 1, #live do
+    ids[at + i] = live[i]
+    holds[2 * (at + i) - 1] = live[i]
     holds[2 * (at + i)] = i <= eager and started or waiting
   end
   if eager > 0 then runs[#runs + 1] = started; runs[#runs + 1] = eager end
-  if #popped > eager then runs[#runs + 1] = waiting; runs[#runs + 1] = #popped - eager end
+  if #live > eager then runs[#runs + 1] = waiting; runs[#runs + 1] = #live - eager end
 end
 local records, known = {}, {}
 if #ids > 0 then
