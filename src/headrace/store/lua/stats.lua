@@ -23,7 +23,7 @@ for level = 1, 20 do
   if length > 0 then
     local id = redis.call('LINDEX', list, 0)
     local record = redis.call('HGET', jobs, id)
-    if record then
+    if record and #record >= 8 then
       local _, _, stamp = struct.unpack('>BBI6', record)
       oldest = math.max(oldest, now - stamp)
     end
