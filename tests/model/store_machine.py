@@ -33,7 +33,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.client = redis.Redis.from_url(self.url, protocol=3)
+        self.client = redis.Redis.from_url(self.url, protocol=2)
         self.client.flushdb()
         self.link = SyncLink(parse_address(self.url), name="model")
         self.direct = Direct(self.link)
@@ -71,7 +71,7 @@ class StoreMachine(RuleBasedStateMachine):
 
         holder = self.model.enqueue(ids, level, delayed=delayed, key=key)
         assert reply[:2] == [0 if holder else len(ids), holder]
-        assert reply[2] == (not all(self.model.leases.values()))
+        assert reply[2] == (not holder and any(self.model.leases.values()))
         if not holder:
             self.model.batches.append((level, ids))
 
@@ -107,7 +107,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(worker=st.sampled_from(WORKERS), start=st.integers(0, 3), prefetch=st.integers(0, 3), token=st.booleans())
     def reserve(self, worker: str, start: int, prefetch: int, *, token: bool) -> None:
-        if token and start and not self.model.paused and self.model.leases.get(worker, True):
+        if token and start and not self.model.paused and not self.model.leases.get(worker):
             self.client.lpop(self.keys["wake"])
 
         (reply,) = self._run(self.store.pack_reserve(self.calls, worker, LEASE_MS, start, prefetch))
@@ -150,7 +150,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert reply[0] == (-1 if refused is None else 0)
         assert reply[2] == (refused or [])
         if refused is not None:
-            self._trim()
+            self._trim(letter=letter)
 
     @precondition(lambda self: self.model.leases)
     @rule(data=st.data())
@@ -159,15 +159,15 @@ class StoreMachine(RuleBasedStateMachine):
 
         (reply,) = self._run(self.store.pack_renew(self.calls, worker, LEASE_MS))
 
-        assert reply[0] == (0 if self.model.leases[worker] else -1)
+        assert reply[0] == (-1 if self.model.leases[worker] else 0)
 
     @precondition(lambda self: self.model.leases)
     @rule(data=st.data())
     def lease_runs_out(self, data: st.DataObject) -> None:
         worker = data.draw(st.sampled_from(sorted(self.model.leases)))
-        self.model.leases[worker] = False
+        self.model.leases[worker] = next(self.due)
 
-        self.client.zadd(self.keys["leases"], {worker: next(self.due)})
+        self.client.zadd(self.keys["leases"], {worker: self.model.leases[worker]})
 
     @rule()
     def reclaim(self) -> None:
@@ -358,7 +358,7 @@ class StoreMachine(RuleBasedStateMachine):
     ) -> list[Any]:
         calls = self.store.queue(QUEUE, LETTER) if letter else self.calls
         flat = [part for pair in [*plain, *entries] for part in pair]
-        head = (worker, LEASE_MS, int(idle), 7, KEEP_COUNT, KEEP_MS, len(plain))
+        head = (worker, LEASE_MS, int(idle), 7, KEEP_COUNT, KEEP_COUNT, KEEP_MS, len(plain))
         (reply,) = self._run(calls["settle"].pack((*head, *flat)))
         return list(reply)
 
@@ -396,25 +396,29 @@ class StoreMachine(RuleBasedStateMachine):
             return verb, job_id, hold, delay, b"errors", f"{attempts + 1} {stalls} {deferrals}"
         return verb, job_id, hold, delay, b"", f"{attempts} {stalls} {deferrals + 1}" if verb == "defer" else ""
 
-    def _trim(self) -> None:
+    def _trim(self, *, letter: bool) -> None:
         """Follow the store in what history it trims: the oldest, those past their age, and never more than it must."""
         real, model = dump_queue(self.client, PREFIX, QUEUE), self.model
+        real_letter = dump_queue(self.client, PREFIX, LETTER)
         for place in ("dead", "cancelled"):
             before = {job_id: model.jobs[job_id].ended for job_id in model.ids(place)}
-            self._check_trimmed(place, before, set(real.zsets[place]))
-            for job_id in before.keys() - real.zsets[place].keys():
+            after = set(real.zsets[place])
+            self._check_trimmed(place, before, after, may_trim=not (letter and place == "dead"))
+            for job_id in before.keys() - after:
                 del model.jobs[job_id]
-        before = {job_id: ended for job_id, (_, ended) in model.outcomes.items()}
-        self._check_trimmed("completed", before, set(real.zsets["kept"]))
-        for job_id in before.keys() - real.zsets["kept"].keys():
-            del model.outcomes[job_id]
-        letter = dump_queue(self.client, PREFIX, LETTER)
-        self._check_trimmed("letter", {job_id: job.ended for job_id, job in model.letter.items()}, set(letter.jobs))
-        model.letter = {job_id: job for job_id, job in model.letter.items() if job_id in letter.jobs}
+        kept = set(real.zsets["kept"])
+        self._check_trimmed("completed", {job_id: at for job_id, (_, at) in model.outcomes.items()}, kept)
+        model.outcomes = {job_id: outcome for job_id, outcome in model.outcomes.items() if job_id in kept}
+        before = {job_id: job.ended for job_id, job in model.letter.items()}
+        self._check_trimmed("letter", before, set(real_letter.zsets["dead"]), may_trim=letter)
+        model.letter = {job_id: job for job_id, job in model.letter.items() if job_id in real_letter.zsets["dead"]}
 
-    def _check_trimmed(self, place: str, before: dict[bytes, int], after: set[bytes]) -> None:
-        gone = before.keys() - after
-        assert len(after) <= KEEP_COUNT or place == "letter", place
-        young = {job_id for job_id in gone if before[job_id] >= 0}
-        assert not young or len(after) == KEEP_COUNT, f"{place}: {young} were trimmed without need"
-        assert all(before[job_id] >= 0 for job_id in after) or place == "letter", f"{place}: kept beyond its age"
+    def _check_trimmed(self, place: str, before: dict[bytes, int], after: set[bytes], *, may_trim: bool = True) -> None:
+        gone = {job_id: when for job_id, when in before.items() if job_id not in after}
+        if not may_trim:
+            assert not gone, f"{place}: trimmed by a call that does not look at it"
+            return
+        assert len(after) <= KEEP_COUNT, f"{place}: more is kept than allowed"
+        assert all(before[job_id] >= 0 for job_id in after), f"{place}: kept beyond its age"
+        young = {job_id: when for job_id, when in gone.items() if when >= 0}
+        assert not young or len(after) == KEEP_COUNT, f"{place}: {set(young)} were trimmed without need"

@@ -55,7 +55,8 @@ class StoreModel:
         self.lists: dict[int, list[bytes]] = {level: [] for level in LEVELS}
         self.ghosts: set[bytes] = set()
         self.outcomes: dict[bytes, tuple[bytes, int]] = {}
-        self.leases: dict[str, bool] = {}
+        #: Worker -> 0, or when its lease ran out.
+        self.leases: dict[str, int] = {}
         self.paused = False
         self.fence = 0
         self.totals = dict.fromkeys(("completed", "failed", "retried", "stalled"), 0)
@@ -107,7 +108,7 @@ class StoreModel:
         """Return the status, and each reserved job with whether it is started; `note_hold` says under which hold."""
         if self.paused:
             return 1, []
-        if self.leases.get(worker) is False:
+        if self.leases.get(worker):
             return -1, []
         self.promote()
         taken = self.waiting()[: start + prefetch]
@@ -116,14 +117,14 @@ class StoreModel:
             self.lists[job.level].remove(job_id)
             job.place, job.worker = "held", worker
         if taken:
-            self.leases[worker] = True
+            self.leases[worker] = 0
         return 0, [(job_id, at < start) for at, job_id in enumerate(taken)]
 
     def settle(
         self, worker: str, plain: Sequence[Plain], entries: Sequence[Entry], *, idle: bool, letter: bool
     ) -> list[bytes] | None:
         """Return the refused ids, or None when the lease had run out."""
-        if not self.leases.get(worker):
+        if self.leases.get(worker) != 0:
             return None
         refused = [job_id for job_id, hold in plain if not self.holds_now(job_id, hold)]
         for job_id, _ in plain:
@@ -153,7 +154,8 @@ class StoreModel:
     def reclaim(self, max_stalled: int) -> tuple[int, int, int]:
         """Take back the jobs of all expired workers; returns how many went back, died, and were never started."""
         back = died = unstarted = 0
-        for worker in [name for name, live in self.leases.items() if not live]:
+        late = sorted((when, name) for name, when in self.leases.items() if when)
+        for _, worker in late:
             fronts: list[bytes] = []
             for job_id in self.held_by(worker):
                 job = self.jobs[job_id]

@@ -18,4 +18,6 @@ if TYPE_CHECKING:
 def test_the_store_does_what_the_model_does(server: PrivateServer) -> None:
     machine = type("Machine", (StoreMachine,), {"url": server.url})
 
-    run_state_machine_as_test(machine, settings=settings(max_examples=60, stateful_step_count=40, report_multiple_bugs=False))
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=100, stateful_step_count=40, report_multiple_bugs=False)
+    )

@@ -263,7 +263,7 @@ class Flights:
         ]
         idle = int(not served.attempts and not served.rich)
         settings = self._host.settings
-        limits = (settings.keep_finished_count, round(settings.keep_dead * 1000))
+        limits = (settings.keep_finished_count, settings.keep_dead_count, round(settings.keep_dead * 1000))
         for index, (letter, some, entries) in enumerate(calls):
             last = index == len(calls) - 1
             script = (served.calls if letter is None else served.store.queue(served.name, letter))["settle"]

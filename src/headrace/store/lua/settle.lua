@@ -21,12 +21,14 @@
 --       letter_jobs    hash  jobs of the dead-letter queue (this queue's own without one)
 --       letter_state   hash  its state
 --       letter_errors  hash  its errors
+--       letter_progress  hash  its progress
 --       letter_dead    zset  its dead
 -- ARGV  worker      text
 --       lease_ms    int   1000..600000
 --       idle        int   1 when the worker holds nothing of this queue after this call
 --       spent_ms    int   time that the settled attempts ran, together
---       keep_count  int   outcomes, dead and cancelled jobs kept at most, each
+--       keep_count  int   outcomes and cancelled jobs kept at most, each
+--       dead_count  int   dead jobs kept at most
 --       keep_ms     int   time that dead and cancelled jobs are kept
 --       plain       int   number of jobs completed without anything to keep: their id, hold come first in `entries`
 --       entries     rest  plain: id, hold. Then six an entry: verb, id, hold, number, text, extra
@@ -34,7 +36,7 @@
 --                         retry     delay in ms, errors, state
 --                         dead      0, errors, state
 --                         cancel    0, '', ''
---                         back      0, '', ''       to the front, no attempt burnt
+--                         back      0, '', ''       to the front, in the order of the entries, no attempt burnt
 --                         defer     delay in ms, '', state
 --                         start     0, '', ''       the held job is being run now
 --                         follow    delay in ms, body, priority: a job that is enqueued only with the entry before it
@@ -94,6 +96,16 @@ local function park(id, level, delay)
   end
   wake_one(wake)
 end
+-- A job whose cancellation was asked for goes back to no list.
+local function stopped(id, asked)
+  if asked then
+    redis.call('ZADD', cancelled, now, id)
+    release(uniques, keyed, {id})
+    tell(waiters, {id}, 'cancelled')
+  end
+  return asked
+end
+local fronts = {}
 local verbs = {
   complete = function(id, hold, number, text, extra)
     redis.call('HDEL', jobs, id)
@@ -107,21 +119,17 @@ local verbs = {
     tell(waiters, {id}, 'completed', {text})
     completed = completed + 1
   end,
-  retry = function(id, hold, number, text, extra)
+  retry = function(id, hold, number, text, extra, asked)
     redis.call('HSET', state, id, extra)
     redis.call('HSET', errors, id, text)
-    if redis.call('SREM', cancels, id) == 1 then
-      redis.call('ZADD', cancelled, now, id)
-      release(uniques, keyed, {id})
-      tell(waiters, {id}, 'cancelled')
-    else
+    if not stopped(id, asked) then
       park(id, tonumber(string.match(hold, '^%d+.(%d+)')), tonumber(number))
       retried = retried + 1
     end
   end,
   dead = function(id, hold, number, text, extra)
     if letter_jobs ~= jobs then
-      redis.call('HSET', letter_jobs, id, redis.call('HGET', jobs, id))
+      redis.call('HSET', letter_jobs, id, redis.call('HGET', jobs, id) or '')
       redis.call('HDEL', jobs, id)
       forget(id)
     end
@@ -132,18 +140,19 @@ local verbs = {
     tell(waiters, {id}, 'failed')
     failed = failed + 1
   end,
-  cancel = function(id, hold, number, text, extra)
-    redis.call('ZADD', cancelled, now, id)
-    release(uniques, keyed, {id})
-    tell(waiters, {id}, 'cancelled')
+  cancel = function(id)
+    stopped(id, true)
   end,
-  back = function(id, hold, number, text, extra)
-    place('LPUSH', wait, levels, tonumber(string.match(hold, '^%d+.(%d+)')), {id})
-    wake_one(wake)
+  back = function(id, hold, number, text, extra, asked)
+    if not stopped(id, asked) then
+      local level = tonumber(string.match(hold, '^%d+.(%d+)'))
+      fronts[level] = fronts[level] or {}
+      table.insert(fronts[level], id)
+    end
   end,
-  defer = function(id, hold, number, text, extra)
+  defer = function(id, hold, number, text, extra, asked)
     redis.call('HSET', state, id, extra)
-    park(id, tonumber(string.match(hold, '^%d+.(%d+)')), tonumber(number))
+    if not stopped(id, asked) then park(id, tonumber(string.match(hold, '^%d+.(%d+)')), tonumber(number)) end
   end,
 }
 for i = entries + 2 * many, #ARGV, 6 do
@@ -162,10 +171,15 @@ for i = entries + 2 * many, #ARGV, 6 do
       redis.call('HSET', held, id, (string.gsub(hold, '%-', '+', 2)))
     else
       redis.call('HDEL', held, id)
-      if verb ~= 'retry' then redis.call('SREM', cancels, id) end
-      verbs[verb](id, hold, number, text, extra)
+      verbs[verb](id, hold, number, text, extra, redis.call('SREM', cancels, id) == 1)
     end
   end
+end
+for level, ids in pairs(fronts) do
+  local reversed = {}
+  for i = #ids, 1, -1 do reversed[#reversed + 1] = ids[i] end
+  place('LPUSH', wait, levels, level, reversed)
+  wake_one(wake)
 end
 
 if completed + failed + retried > 0 then
@@ -174,9 +188,11 @@ if completed + failed + retried > 0 then
   count(meta, now, 'retried', retried)
   count(meta, now, 'spent_ms', tonumber(spent_ms))
 end
+-- Why: history shrinks faster than one call can add to it, whatever it adds.
+local most = math.min(4000, #ARGV - entries + 100)
 local limit, since = tonumber(keep_count), now - tonumber(keep_ms)
-if completed > 0 then trim(kept, limit, now, {outcomes}) end
-if failed > 0 then trim(letter_dead, limit, since, {letter_jobs, letter_state, letter_errors}) end
-trim(cancelled, limit, since, {jobs, state, errors})
+trim(kept, limit, now, most, {outcomes})
+trim(letter_dead, tonumber(dead_count), since, most, {letter_jobs, letter_state, letter_errors, letter_progress})
+trim(cancelled, limit, since, most, {jobs, state, errors, progress})
 if idle == '1' then redis.call('ZREM', leases, worker) else redis.call('ZADD', leases, now + lease_ms, worker) end
 return {0, now, refused}
