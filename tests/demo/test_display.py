@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from headrace.demo.app import Function
-from headrace.demo.display import LiveDisplay, PlainDisplay, describe_scene, print_report, write_svg
+from headrace.demo.display import LiveDisplay, PlainDisplay, describe_scene, draw_scene, print_report, write_svg
 from headrace.demo.scene import DemoReport, Kill, Moment, ProcessRow, Scene, Sum
 from headrace.pool.pool import PoolStats
 from headrace.queue import QueueStats
@@ -102,6 +102,20 @@ def test_a_terminal_shows_queues_processes_pool_and_story() -> None:
         assert part in text
 
 
+def test_a_small_terminal_shows_the_end_of_the_story() -> None:
+    scene = make_scene()
+    scene.story = [Moment(float(at), f"moment {at}") for at in range(12)]
+    console = Console(width=100, height=24)
+
+    with console.capture() as capture:
+        console.print(draw_scene(scene, 24))
+
+    lines = capture.get().splitlines()
+    assert len(lines) < 24
+    assert "moment 11" in lines[-1]
+    assert not any("moment 0" in line for line in lines)
+
+
 def shown(report: DemoReport, capsys: pytest.CaptureFixture[str]) -> str:
     print_report(report, Console(width=100))
     return capsys.readouterr().out
@@ -151,3 +165,4 @@ def test_the_picture_is_an_svg_of_the_account(tmp_path: Path) -> None:
     text = (tmp_path / "demo.svg").read_text()
     assert text.startswith("<svg")
     assert "test_factory" in text
+    assert "url(" not in text.replace("url(#", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
@@ -56,6 +57,7 @@ class LiveDisplay:
     interval = 0.2
 
     def __init__(self, console: Console) -> None:
+        self._console = console
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> Self:
@@ -69,7 +71,7 @@ class LiveDisplay:
 
     def show(self, scene: Scene) -> None:
         """Draw the present state over the last one."""
-        self._live.update(draw_scene(scene), refresh=True)
+        self._live.update(draw_scene(scene, self._console.height), refresh=True)
 
 
 class PlainDisplay:
@@ -146,8 +148,8 @@ def describe_scene(scene: Scene) -> str:
     return f"{jobs} jobs; {scene.rate:,.0f} files/s; {pool}; memory {format_bytes(memory)}"
 
 
-def draw_scene(scene: Scene) -> RenderableType:
-    """Draw the present state."""
+def draw_scene(scene: Scene, height: int) -> RenderableType:
+    """Draw the present state in so many lines: of the story, as much of its end as fits."""
     recounts = scene.phase == "recount"
     done, total = (scene.recounted, scene.recount_of) if recounts else (scene.completed, scene.jobs)
     words = {
@@ -171,9 +173,11 @@ def draw_scene(scene: Scene) -> RenderableType:
             f"pool of the demo: {scene.pool.total} of {scene.pool.maximum} connections, {scene.pool.waiting} calls wait"
         )
         parts.append(Text(pool, style="dim"))
-    if scene.story:
-        parts += ["", draw_story(scene.story)]
-    return Padding(Group(*parts), (1, 2))
+    # Beside the rows of the two tables there are 12 lines above the story, and the cursor stands below it.
+    room = height - 13 - len(scene.queues) - len(scene.processes)
+    if scene.story and room > 0:
+        parts += ["", draw_story(scene.story[-room:])]
+    return Padding(Group(*parts), (1, 2, 0, 2))
 
 
 def draw_processes(scene: Scene) -> Table:
@@ -279,7 +283,9 @@ def write_svg(report: DemoReport, path: Path) -> None:
     """Write the account as a picture."""
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, markup=False, highlight=False)
     console.print(Padding(draw_report(report), (0, 1)))
-    console.save_svg(str(path), title="headrace demo")
+    svg = console.export_svg(title="headrace demo", unique_id="demo")
+    # Why: the picture shall load nothing from elsewhere; any font of fixed width will do.
+    path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL), encoding="utf-8")
 
 
 def format_bytes(size: int) -> str:
