@@ -7,7 +7,6 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-import redis
 import redis.asyncio
 
 from headrace import Headrace, current_job, resource
@@ -39,6 +38,8 @@ async def resources() -> AsyncIterator[dict[str, Any]]:
     """Give all tasks of a worker one client."""
     async with client() as server:
         yield {"server": server}
+    if "SHOP_HANGS" in os.environ:
+        await asyncio.Event().wait()
 
 
 @app.task(queue="mail", keep_result=60)
@@ -60,14 +61,6 @@ async def held(gate: str, server: redis.asyncio.Redis = resource()) -> None:
     await server.rpush(key("told"), line("began"))
     await server.blpop([key(gate)], timeout=0)
     await server.rpush(key("told"), line("ended"))
-
-
-@app.task(queue="mail", attempts=1)
-def sleep_in_thread(seconds: float) -> None:
-    """Keep a thread in a call that cannot be interrupted."""
-    with redis.Redis.from_url(app.settings.redis_url or "") as server:
-        server.rpush(key("told"), line("began"))
-    time.sleep(seconds)
 
 
 @app.task(queue="bulk")

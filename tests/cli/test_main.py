@@ -49,7 +49,7 @@ def test_help_names_every_command_without_importing_one() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
 
     *help_lines, loaded = done.stdout.splitlines()
-    assert loaded == "headrace.cli.commands headrace.cli.output False"
+    assert loaded == "headrace.cli.commands headrace.cli.exits headrace.cli.output False"
     for name, entry in COMMANDS.items():
         assert any(line.split(maxsplit=1) == [name, entry.help] for line in help_lines)
 

@@ -1,4 +1,4 @@
-"""What every command prints and how it ends: tables, JSON, errors, exit codes.
+"""What every command prints: tables, JSON, errors. Exit codes are in exits.py.
 
 A terminal gets tables; anything else gets plain lines, one row a line, which other programs can cut. `--json` is for
 programs that want more than that.
@@ -6,24 +6,33 @@ programs that want more than that.
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from headrace.errors import ArgumentError, HeadraceError, OptionError, SettingError
+from headrace.cli.exits import EXIT_FAILED, EXIT_OK, EXIT_USAGE, exit_code
+from headrace.errors import HeadraceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-EXIT_OK: Final = 0
-#: The command was right, and what it asked for failed.
-EXIT_FAILED: Final = 1
-#: The command line or a setting is wrong.
-EXIT_USAGE: Final = 2
-#: What the user corrects on the command line, in the environment or in .env.
-USAGE_ERRORS: Final = (SettingError, OptionError, ArgumentError)
+__all__ = [
+    "EXIT_FAILED",
+    "EXIT_OK",
+    "EXIT_USAGE",
+    "JsonOption",
+    "exit_on_error",
+    "fail",
+    "fail_with",
+    "format_value",
+    "is_terminal",
+    "print_facts",
+    "print_json",
+    "print_table",
+]
 
 #: Annotation of the option `--json`: `def show(*, as_json: JsonOption = False)`.
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
@@ -31,9 +40,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for other 
 
 def is_terminal() -> bool:
     """Tell whether what is printed is read by a person at a terminal, or is to look so (FORCE_COLOR)."""
-    from rich.console import Console
-
-    return Console().is_terminal
+    return sys.stdout.isatty() or bool(os.environ.get("FORCE_COLOR"))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
@@ -112,11 +119,6 @@ def fail_with(error: HeadraceError) -> NoReturn:
     """
     typer.echo(f"{type(error).__name__}: {error}", err=True)
     raise typer.Exit(exit_code(error)) from error
-
-
-def exit_code(error: HeadraceError) -> int:
-    """Return the exit code that an error stands for."""
-    return EXIT_USAGE if isinstance(error, USAGE_ERRORS) else EXIT_FAILED
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from headrace.census import Kind
 from headrace.worker.report import HARD, REPORT_VARIABLE, Failed, MessageReader, Started, Stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from headrace.census import Census
 
@@ -29,6 +29,7 @@ class Child:
 
     Args:
         command: Program and arguments.
+        environment: Variables beside those of this process.
         census: Where the process is counted until it is reaped.
         changed: Called when it started.
 
@@ -46,7 +47,13 @@ class Child:
         failed: Why it cannot run, if it said so.
     """
 
-    def __init__(self, command: Sequence[str], census: Census, changed: Callable[[Child], None]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        census: Census,
+        changed: Callable[[Child], None],
+    ) -> None:
         self.started = asyncio.Event()
         self.ended = asyncio.Event()
         self.retiring = False
@@ -69,7 +76,7 @@ class Child:
             self._process = subprocess.Popen(
                 command,
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, REPORT_VARIABLE: str(theirs.fileno())},
+                env={**os.environ, **environment, REPORT_VARIABLE: str(theirs.fileno())},
                 stdin=subprocess.DEVNULL,
                 process_group=0,
             )

@@ -76,12 +76,13 @@ class ShutdownSignals:
             logger.info("stopping gracefully; another signal stops at once", extra={"signal": number.name})
             self._target.stop()
             return
-        logger.warning("stopping without grace", extra={"signal": number.name})
-        self._target.stop(hard=True)
-        # Why: whoever signals a third time wants the end, whatever hangs; the lease sees to the jobs.
+        # Why: whoever signals a third time wants the end, whatever hangs; the lease sees to the jobs. This comes before
+        # the line in the log, which may be what the third signal waits for.
         for each in STOP_SIGNALS:
             self._loop.remove_signal_handler(each)
             signal.signal(each, signal.SIG_DFL)
+        logger.warning("stopping without grace", extra={"signal": number.name})
+        self._target.stop(hard=True)
 
     def _hang_up(self) -> None:
         if self._has_terminal and not os.isatty(_STANDARD_INPUT):

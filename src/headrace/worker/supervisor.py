@@ -18,7 +18,7 @@ from headrace.worker.child import Child, describe_end
 from headrace.worker.shutdown import ShutdownSignals
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -105,20 +105,29 @@ class Supervisor:
     """Keep some worker processes running.
 
     Args:
-        command: Program and arguments of a child; the child finds its socket in the environment.
+        command: Program and arguments of a child, which finds its socket in the environment.
         processes: How many, 1 or more.
         burst: A child that ends by itself, having said what it did, is not replaced.
+        environment: Variables that the children get beside those of this process.
 
     Attributes:
         refusal: Why no worker could be started, with the exit code that the child gave; None when one could.
         kills: Children that did not stop in time at the end and were killed.
     """
 
-    def __init__(self, command: Sequence[str], processes: int, *, burst: bool = False) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        processes: int,
+        *,
+        burst: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.refusal: tuple[str, int] | None = None
         self.kills = 0
         self._command = list(command)
         self._burst = burst
+        self._environment = dict(environment or {})
         self._places = [Place(number + 1) for number in range(processes)]
         self._children: dict[Child, Place] = {}
         self._census = Census()
@@ -186,7 +195,7 @@ class Supervisor:
 
     def _spawn(self, place: Place) -> Child | None:
         try:
-            child = Child(self._command, self._census, self._started)
+            child = Child(self._command, self._environment, self._census, self._started)
         except OSError as error:
             logger.error(  # noqa: TRY400 - the reason says it all
                 "worker process cannot be started; see the limits of the system on processes and memory",

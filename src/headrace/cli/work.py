@@ -1,0 +1,127 @@
+"""One worker process of `headrace worker`: import the app and run a worker under signals, and under a supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from headrace.cli.apps import load_app
+from headrace.cli.exits import EXIT_FAILED, EXIT_OK, exit_code
+from headrace.errors import HeadraceError
+from headrace.logs import setup_logs
+from headrace.settings import load_settings
+from headrace.worker.report import Failed, Reporter, Started, Stopped
+from headrace.worker.shutdown import ShutdownSignals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headrace.cli.plan import Plan
+    from headrace.worker.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+
+def run_child(plan: Plan) -> int:
+    """Run a worker under a supervisor, whose socket the environment names, and return the exit code.
+
+    Args:
+        plan: What to run.
+    """
+    reporter = Reporter.from_environment()
+    try:
+        setup_logs(load_settings())
+        run_worker(plan, reporter)
+    except HeadraceError as error:
+        # The supervisor says it, once for all of its children.
+        if reporter is not None:
+            reporter.send(Failed(f"{type(error).__name__}: {error}", exit_code(error)))
+        return exit_code(error)
+    return EXIT_OK
+
+
+def run_worker(plan: Plan, reporter: Reporter | None) -> tuple[Stopped, bool]:
+    """Run a worker to its end.
+
+    Args:
+        plan: What to run.
+        reporter: The way to the supervisor, None without one.
+
+    Returns:
+        What the worker did, and whether it is to begin anew.
+
+    Raises:
+        HeadraceError: The app cannot be imported, an option is wrong, or the server cannot be reached.
+        SystemExit: Anything else failed; the log says what.
+    """
+    app = load_app(plan.app)
+    if not app.tasks.names():
+        logger.warning(
+            "the app has no tasks; import the modules that define them where the app is", extra={"app": plan.app}
+        )
+    worker = app.worker(plan.queues or None, plan.concurrency, grace=plan.grace, burst=plan.burst)
+    with asyncio.Runner(loop_factory=_loop_factory(wanted=plan.uvloop)) as runner:
+        try:
+            return runner.run(_Guard(worker, reporter).run())
+        except HeadraceError:
+            raise
+        # The edge of a command: what a lifespan or the engine itself raises is recorded.
+        except Exception as error:
+            logger.critical("worker failed", exc_info=error)
+            raise SystemExit(EXIT_FAILED) from error
+
+
+class _Guard:
+    """A worker under signals, and under a supervisor if there is one."""
+
+    def __init__(self, worker: Worker, reporter: Reporter | None) -> None:
+        self._worker = worker
+        self._reporter = reporter
+        self._restart = False
+
+    def stop(self, *, hard: bool = False) -> None:
+        self._worker.stop(hard=hard)
+
+    def restart(self) -> None:
+        """Stop gracefully; whoever runs this starts anew: the command itself, or the supervisor."""
+        self._restart = True
+        self._worker.stop()
+
+    async def run(self) -> tuple[Stopped, bool]:
+        began = time.monotonic()
+        with ShutdownSignals(self, supervised=self._reporter is not None) as signals, contextlib.ExitStack() as stack:
+            telling = asyncio.create_task(self._tell_start())
+            stack.callback(telling.cancel)
+            if self._reporter is not None:
+                self._reporter.watch(self._supervisor_gone, self._stop_hard)
+                stack.callback(self._reporter.unwatch)
+            stats = await self._worker.run()
+            stopped = Stopped(stats.completed, stats.failed, stats.retried, time.monotonic() - began)
+            if self._reporter is not None:
+                self._reporter.send(stopped)
+            return stopped, self._restart and not signals.count
+
+    async def _tell_start(self) -> None:
+        await self._worker.signals.started.wait()
+        if self._reporter is not None:
+            self._reporter.send(Started(self._worker.id, self._worker.grace))
+
+    def _stop_hard(self) -> None:
+        logger.warning("stopping without grace")
+        self._worker.stop(hard=True)
+
+    def _supervisor_gone(self) -> None:
+        logger.warning("the supervisor is gone; stopping gracefully")
+        self._worker.stop()
+
+
+def _loop_factory(*, wanted: bool) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if not wanted or importlib.util.find_spec("uvloop") is None:
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop
