@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
+import logging
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from headrace.errors import OptionError
+from headrace.errors import JobCancelled, OptionError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -15,22 +17,31 @@ if TYPE_CHECKING:
 
     Lifespan: TypeAlias = Callable[[], AsyncGenerator[dict[str, Any], None]]
 
+logger = logging.getLogger(__name__)
+
 _METHODS: Final = ("before", "after", "error")
 #: Middlewares and lifespans of one app at most, each.
 MAX_HOOKS: Final = 100
 
 
 class Middleware(Protocol):
-    """Hooks around a job; each method may be left out, and may be a plain function or a coroutine function."""
+    """Hooks around each attempt of a job, like the layers of an onion: the first one added is the outermost.
+
+    Each method may be left out, and may be a plain function or a coroutine function. A middleware whose `before` ran
+    gets exactly one of the two others, unless the process dies.
+    """
 
     async def before(self, job: CurrentJob) -> None:
-        """Run before the task; an exception fails the attempt."""
+        """Run before the task; an exception fails the attempt, and the task does not run."""
 
     async def after(self, job: CurrentJob, result: object) -> None:
         """Run after the task returned, before its completion is recorded; an exception fails the attempt."""
 
     async def error(self, job: CurrentJob, error: Exception) -> None:
-        """Run after the task raised; the exception goes on."""
+        """Run after the task, or a hook further in, raised; for an attempt that was told to stop with JobCancelled.
+
+        The exception goes on whatever this does; what this raises is noted on it.
+        """
 
 
 class Hooks:
@@ -71,43 +82,69 @@ class Hooks:
         return bool(self._middlewares)
 
     async def around(self, job: CurrentJob, call: Coroutine[Any, Any, Any]) -> Any:
-        """Run a job inside the middlewares: `before` from the first to the last, the others the other way round."""
+        """Run an attempt inside the middlewares: `before` from the first to the last, the others from the last on."""
+        inside: list[Any] = []
         try:
             for middleware in self._middlewares:
                 await _invoke(middleware, "before", job)
-        except BaseException:
-            call.close()
-            raise
-        try:
+                inside.append(middleware)
             result = await call
+            while inside:
+                await _invoke(inside.pop(), "after", job, result)
         except Exception as error:
-            for middleware in reversed(self._middlewares):
-                await _invoke(middleware, "error", job, error)
+            await _tell(inside, job, error, error)
             raise
-        for middleware in reversed(self._middlewares):
-            await _invoke(middleware, "after", job, result)
+        except asyncio.CancelledError as error:
+            text = f"the attempt of '{job.task}' was told to stop: it was cancelled, or its worker ends"
+            await _tell(inside, job, JobCancelled(text + "."), error)
+            raise
+        finally:
+            # A task that never began would be reported as never awaited.
+            call.close()
         return result
 
     @contextlib.asynccontextmanager
     async def resources(self) -> AsyncGenerator[dict[str, Any], None]:
         """Start all lifespans and return their resources by name; shut them down in reverse order.
 
+        A lifespan is resumed behind its `yield` however the block ends, so that it needs no try and finally.
+
         Raises:
-            OptionError: A lifespan yields something else than a dict, or two yield the same name.
+            OptionError: A lifespan yields nothing, something else than a dict, more than once, or a name that another
+                one yields.
         """
         found: dict[str, Any] = {}
         async with contextlib.AsyncExitStack() as stack:
             for lifespan in self._lifespans:
-                yielded = await stack.enter_async_context(contextlib.asynccontextmanager(lifespan)())
-                made: object = yielded
+                generator = lifespan()
+                made: object = await anext(generator, None)
+                stack.push_async_callback(_shut_down, lifespan, generator)
                 if not isinstance(made, dict):
                     text = f"lifespan {lifespan!r} yielded {type(made).__name__}: expected a dict of resources"
-                    raise OptionError(text + ".")
-                twice = found.keys() & yielded.keys()
+                    raise OptionError(text + ". Yield {} when it has none.")
+                twice = sorted(found.keys() & made.keys())
                 if twice:
-                    raise OptionError(f"lifespan {lifespan!r} yields {sorted(twice)} again. Rename the resource.")
-                found.update(yielded)
+                    raise OptionError(f"lifespan {lifespan!r} yields {twice} again. Rename the resource.")
+                found.update(made)
             yield found
+
+
+async def _shut_down(lifespan: Lifespan, generator: AsyncGenerator[dict[str, Any], None]) -> None:
+    end = object()
+    if await anext(generator, end) is not end:
+        await generator.aclose()
+        raise OptionError(f"lifespan {lifespan!r} yields more than once. Yield one dict with all resources.")
+
+
+async def _tell(inside: list[Any], job: CurrentJob, told: Exception, error: BaseException) -> None:
+    """Run the error hooks of those whose `before` ran, from the innermost on; what they raise is noted on the error."""
+    for middleware in reversed(inside):
+        try:
+            await _invoke(middleware, "error", job, told)
+        except Exception as broken:
+            error.add_note(f"The error hook of {type(middleware).__qualname__} raised as well: {broken!r:.500}")
+            extra = {"middleware": type(middleware).__qualname__, "task": job.task, "job": job.id}
+            logger.warning("error hook failed", exc_info=broken, extra=extra)
 
 
 async def _invoke(middleware: object, method: str, *arguments: object) -> None:

@@ -74,6 +74,9 @@ class _Inside(Processes):
         super().__init__(app.census_book, app, maximum=1)
         self._threads = threads
 
+    def prepare(self, task: Task[Any, Any, Any]) -> None:
+        """Do nothing: no child process has to find the function."""
+
     async def run(self, attempt: Attempt, task: Task[Any, Any, Any]) -> Any:
         """Run one attempt."""
         record = read_record(attempt.record)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from headrace.arguments import Signature
+    from headrace.store.replies import WorkerFacts
     from headrace.store.store import Client
     from headrace.task import Batch
     from headrace.worker.served import Served
@@ -209,6 +210,20 @@ class Memory(Store):
             paused=queue in self.paused,
             lease_deadline_ms=now + 30_000,
         )
+
+    async def log_lines(self, client: Client, queue: str, job_id: str) -> list[str]:
+        """Return the log lines of a job."""
+        job = self._get(queue, job_id)
+        return list(job.log) if job is not None else []
+
+    async def count_ahead(self, client: Client, queue: str, job_id: str, priority: int) -> tuple[int, bool]:
+        """Return how many jobs come before a waiting one; that there are no more."""
+        ids = [job.id for job in self._those(queue, JobStatus.WAITING)]
+        return (ids.index(job_id) if job_id in ids else 0), False
+
+    async def workers(self, client: Client) -> dict[str, WorkerFacts]:
+        """Return the registry of workers: there are none."""
+        return {}
 
     async def cancel(self, client: Client, queue: str, job_id: str) -> str:
         """Cancel a job; one that runs is told to stop."""
