@@ -228,6 +228,8 @@ class Flights:
                     self._host.store.pack_reserve(served.calls, served.worker, self._lease_ms, start, prefetch)
                 )
                 readers.append((served, "reserve", start + prefetch))
+                served.turned = False
+                served.early.clear()
             if not payloads:
                 return False
             answers = await self._host.store.run(self._link, payloads)
@@ -290,6 +292,7 @@ class Flights:
         done = 0
         fresh: list[Attempt] = []
         asked: list[Served] = []
+        lost: list[Served] = []
         loop_now = asyncio.get_running_loop().time()
         for (served, what, detail), answer in zip(readers, answers, strict=True):
             if isinstance(answer, Exception):
@@ -297,14 +300,23 @@ class Flights:
                 continue
             self._offset_ms = answer[1] - (began + now) * 500
             if answer[0] == replies.LEASE_LOST:
-                if what == "reserve" or not served.uncertain:
+                if what == "settle":
+                    self._late(served, detail)
+                if (what == "reserve" or served.attempts or not served.uncertain) and served not in lost:
+                    lost.append(served)
                     self._lease_lost(served)
+                    # Why: all of it was taken back already if the reserve behind it got a new lease under the old name.
+                    served.generation -= any(
+                        other is served and call == "reserve" and not isinstance(reply, Exception) and reply[0] == 0
+                        for (other, call, _), reply in zip(readers, answers, strict=True)
+                    )
+                served.uncertain = False
                 continue
             served.lease_at = loop_now
             if what == "settle":
                 done += self._settled(served, detail, answer[2])
             else:
-                fresh += self._reserved(served, replies.parse_reserved(answer), detail)
+                fresh += self._admit(served, self._reserved(served, replies.parse_reserved(answer), detail))
                 asked.append(served)
         self._measure(done, now)
         if fresh:
@@ -312,6 +324,14 @@ class Flights:
             self._slots.put(fresh)
         self._looked(asked)
         return not any(isinstance(answer, Exception) for answer in answers)
+
+    def _late(self, served: Served, detail: Any) -> None:
+        """Count what was refused because the lease had run out; after a lost reply it may have been recorded before."""
+        _, some, entries, _ = detail
+        jobs = len(some) // 2 + sum(1 for entry in entries if entry[0] not in {"start", "follow"})
+        if jobs and not served.uncertain:
+            self._settling.refused_total += jobs
+            logger.warning("late results refused", extra={"queue": served.name, "jobs": jobs})
 
     def _settled(self, served: Served, detail: Any, refused: list[bytes]) -> int:
         _, some, entries, started = detail
@@ -324,8 +344,9 @@ class Flights:
         return len(some) // 2 + len(entries)
 
     def _reserved(self, served: Served, reply: replies.Reserved, asked: int) -> list[Attempt]:
-        served.paused = reply.status == replies.PAUSED
-        served.hot = reply.remain or len(reply.ids) >= asked
+        if not served.turned:
+            served.paused = reply.status == replies.PAUSED
+        served.hot = served.turned or reply.remain or len(reply.ids) >= asked
         served.next_due = self.loop_time(reply.next_due_ms) if reply.next_due_ms else 0.0
         served.next_lease = self.loop_time(reply.next_lease_ms) if reply.next_lease_ms else 0.0
         host, known, attempts = self._host, reply.known, served.attempts
@@ -343,6 +364,21 @@ class Flights:
             attempts[job_id] = attempt = Attempt(host, served, job_id, hold, record or b"", read_state(state), errors)
             fresh.append(attempt)
         return fresh
+
+    def _admit(self, served: Served, fresh: list[Attempt]) -> list[Attempt]:
+        """Return the jobs that may start: without those that were cancelled, or whose queue was paused, on the way."""
+        if not served.early and not served.paused:
+            return fresh
+        kept: list[Attempt] = []
+        for attempt in fresh:
+            if attempt.id_bytes in served.early:
+                self._settling.drop_cancelled(attempt)
+            elif served.paused:
+                self._settling.hand_back(attempt)
+            else:
+                kept.append(attempt)
+        served.early.clear()
+        return kept
 
     def _refused(self, served: Served, what: str, detail: Any, answer: Exception) -> None:
         # Why: such as out of memory or a read-only replica after a failover; it is tried again, not lost.

@@ -185,9 +185,12 @@ class Running:
 
     def _end_burst(self, asked: list[Served]) -> None:
         """Stop once every queue was asked after the last end of a job: that may have put jobs back, or added some."""
-        unasked = [served for served in self.queues.values() if served not in asked and not served.paused]
-        if any(served.hot or served.attempts or served.pending for served in self.queues.values()):
+        open_queues = [served for served in self.queues.values() if not served.paused]
+        if any(served.hot for served in open_queues):
             return
+        if any(served.attempts or served.pending for served in self.queues.values()):
+            return
+        unasked = [served for served in open_queues if served not in asked]
         if not unasked:
             self._worker.stop()
         for served in unasked:
@@ -250,33 +253,37 @@ class Running:
             self._cancel(served, rest)
         elif word == b"reopened":
             served.paused = False
-            served.hot = True
+            served.hot = served.turned = True
             self.flights.kick()
             if served.attempts:
                 _ = self._host.census_book.create_task(
                     self._catch_up(served), name="look for missed cancels", owner="worker", expected=(HeadraceError,)
                 )
         elif word == b"pause":
-            served.paused = True
+            served.paused = served.turned = True
             for attempt in [one for one in self.slots.buffer if one.served is served]:
                 self.slots.buffer.remove(attempt)
                 self.settling.hand_back(attempt)
+            self._give_back_parked(served)
             self.flights.kick()
         elif word == b"resume":
             served.paused = False
-            served.hot = True
+            served.hot = served.turned = True
             self.flights.kick()
 
     def _cancel(self, served: Served, job_id: bytes) -> None:
         attempt = served.attempts.get(job_id)
         if attempt is None:
-            return
-        if attempt.slot is not None:
+            served.note_cancel(job_id)
+        elif attempt.slot is not None:
             self.slots.stop(attempt, "cancelled")
-        elif attempt in self.slots.buffer:
-            self.slots.buffer.remove(attempt)
+        elif attempt in self.slots.buffer or attempt in served.parked:
+            (self.slots.buffer if attempt in self.slots.buffer else served.parked).remove(attempt)
             self.settling.drop_cancelled(attempt)
             self.flights.kick()
+        else:
+            # Why: a slot announces it, and looks here before it starts it.
+            attempt.stop = "cancelled"
 
     async def _catch_up(self, served: Served) -> None:
         for job_id in await self._host.store.cancels(self._host.control, served.name):
@@ -298,8 +305,11 @@ class Running:
         for attempt in self.slots.take_back():
             self.settling.hand_back(attempt)
         for served in self.queues.values():
-            while served.parked:
-                self.settling.hand_back(served.parked.popleft())
+            self._give_back_parked(served)
+
+    def _give_back_parked(self, served: Served) -> None:
+        while served.parked:
+            self.settling.hand_back(served.parked.popleft())
 
     def _give_back_rest(self) -> None:
         for served in self.queues.values():

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 #: Jobs in one call of settle; more are settled by further calls of the same round trip.
 SETTLE_CALL_JOBS: Final = 1_000
+#: Cancels of unknown jobs that are remembered while a reserve is under way.
+MAX_EARLY: Final = 10_000
 #: Entries that only count together with the one before them.
 TOGETHER: Final = ("follow",)
 
@@ -30,9 +32,9 @@ class Served:
     """
 
     __slots__ = (
-        "attempts", "calls", "channel", "generation", "hot", "lease_at", "limit", "name", "next_due", "next_lease",
-        "parked", "paused", "plain", "reconcile", "rich", "running", "spent", "starting", "store", "uncertain",
-        "worker_base",
+        "attempts", "calls", "channel", "early", "generation", "hot", "lease_at", "limit", "name", "next_due",
+        "next_lease", "parked", "paused", "plain", "reconcile", "rich", "running", "spent", "starting", "store",
+        "turned", "uncertain", "worker_base",
     )  # fmt: skip
 
     def __init__(self, name: str, store: Store, limit: int | None, worker: str) -> None:
@@ -45,6 +47,10 @@ class Served:
         self.generation = 0
         self.hot = True
         self.paused = False
+        #: Pause or resume was told since the last reserve was sent, so that its reply may be older.
+        self.turned = False
+        #: Cancels of unknown jobs since the last reserve was sent: its reply may bring them.
+        self.early: set[bytes] = set()
         #: Loop time when the lease was last extended.
         self.lease_at = 0.0
         #: Loop times of the next due job and of the next lease that runs out, 0 for none known.
@@ -76,6 +82,11 @@ class Served:
     def pending(self) -> int:
         """Jobs that wait to be settled."""
         return len(self.plain) // 2 + sum(len(entries) for entries in self.rich.values())
+
+    def note_cancel(self, job_id: bytes) -> None:
+        """Remember a cancel of a job that this worker does not know, and may get with the reply under way."""
+        if len(self.early) < MAX_EARLY:
+            self.early.add(job_id)
 
     def add_entry(
         self,

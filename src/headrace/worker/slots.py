@@ -186,8 +186,8 @@ class Slots:
             if served.limit is not None and served.running >= served.limit:
                 served.parked.append(attempt)
                 continue
-            if attempt.state.stalls and b"-" in attempt.hold:
-                await self._announce(attempt)
+            if attempt.state.stalls and b"-" in attempt.hold and not await self._announce(attempt):
+                continue
             began = attempt.started = now()
             runner = runners.get(attempt.task_bytes)
             coroutine = self._begin(attempt, runner)
@@ -265,12 +265,16 @@ class Slots:
             if self._closing:
                 raise
 
-    async def _announce(self, attempt: Attempt) -> None:
+    async def _announce(self, attempt: Attempt) -> bool:
+        """Record that a held job starts; False when it was cancelled, or its lease was lost, meanwhile."""
         try:
             await self._settling.announce(attempt)
         except asyncio.CancelledError:
             self.buffer.appendleft(attempt)
             raise
+        if attempt.stop is not None:
+            self._settling.drop_cancelled(attempt)
+        return attempt.id_bytes in attempt.served.attempts
 
     def _begin(self, attempt: Attempt, runner: Runner | None) -> Any:
         """Return the coroutine of a job, or None when this worker cannot run it."""

@@ -92,7 +92,7 @@ class Worker:
                 raise
             finally:
                 await self._stop_parts(parts)
-        return self._final
+        return self.stats()
 
     async def _stop_parts(self, parts: Running) -> None:
         """Stop all parts whatever happens: a cancellation on the way ends the grace, and goes on when they are done."""
