@@ -20,6 +20,7 @@ from headrace.worker.shutdown import ShutdownSignals
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from headrace.census import Census
     from headrace.cli.plan import Plan
     from headrace.worker.worker import Worker
 
@@ -66,7 +67,7 @@ def run_worker(plan: Plan, reporter: Reporter | None) -> tuple[Stopped, bool]:
     worker = app.worker(plan.queues or None, plan.concurrency, grace=plan.grace, burst=plan.burst)
     with asyncio.Runner(loop_factory=_loop_factory(wanted=plan.uvloop)) as runner:
         try:
-            return runner.run(_Guard(worker, reporter).run())
+            return runner.run(_Guard(worker, reporter, app.census_book).run())
         except HeadraceError:
             raise
         # The edge of a command: what a lifespan or the engine itself raises is recorded.
@@ -78,8 +79,9 @@ def run_worker(plan: Plan, reporter: Reporter | None) -> tuple[Stopped, bool]:
 class _Guard:
     """A worker under signals, and under a supervisor if there is one."""
 
-    def __init__(self, worker: Worker, reporter: Reporter | None) -> None:
+    def __init__(self, worker: Worker, reporter: Reporter | None, census: Census) -> None:
         self._worker = worker
+        self._census = census
         self._reporter = reporter
         self._restart = False
 
@@ -94,9 +96,11 @@ class _Guard:
     async def run(self) -> tuple[Stopped, bool]:
         began = time.monotonic()
         with ShutdownSignals(self, supervised=self._reporter is not None) as signals, contextlib.ExitStack() as stack:
-            telling = asyncio.create_task(self._tell_start())
-            stack.callback(telling.cancel)
             if self._reporter is not None:
+                telling = self._census.create_task(
+                    self._tell_start(self._reporter), name="tell the supervisor of the start", owner="command"
+                )
+                stack.callback(telling.cancel)
                 self._reporter.watch(self._supervisor_gone, self._stop_hard)
                 stack.callback(self._reporter.unwatch)
             stats = await self._worker.run()
@@ -105,10 +109,9 @@ class _Guard:
                 self._reporter.send(stopped)
             return stopped, self._restart and not signals.count
 
-    async def _tell_start(self) -> None:
+    async def _tell_start(self, reporter: Reporter) -> None:
         await self._worker.signals.started.wait()
-        if self._reporter is not None:
-            self._reporter.send(Started(self._worker.id, self._worker.grace))
+        reporter.send(Started(self._worker.id, self._worker.grace))
 
     def _stop_hard(self) -> None:
         logger.warning("stopping without grace")
