@@ -6,12 +6,13 @@
 #   make fix       let the linter and the formatter mend what they can
 #   make cover     run all tests and show which lines and branches they miss
 #   make bench     run every benchmark, or one: make bench NAME=record_codec
+#   make docs      write the tables in docs/ that are made from the code
 #   make lock      renew requirements-dev.lock
 #   make clean     remove what these commands made
 
 .POSIX:
 .SUFFIXES:
-.PHONY: help demo test check fix cover bench lock setup clean
+.PHONY: help demo test check fix cover bench docs lock setup clean
 
 VENV = .venv
 BIN = $(VENV)/bin
@@ -52,6 +53,9 @@ bench: $(READY)
 	@for script in benchmarks/$(NAME).py; do \
 		if [ -f "$$script" ]; then $(BIN)/python "$$script" $(ARGS) || exit 1; else echo "headrace: there is no $$script" >&2; exit 1; fi; \
 	done
+
+docs: $(READY)
+	@$(BIN)/python -m tests.docs.pages
 
 # uv resolves for every platform and Python version at once; it is fetched into its own environment for this command only.
 lock: $(READY)

@@ -7,14 +7,14 @@ change them together. `p` stands for the prefix (setting HEADRACE_PREFIX), `q` f
     p:{q}:wait:1-20  list   ids of waiting jobs, one list a priority, first in first out
     p:{q}:levels     zset   the priorities whose list may hold jobs (score = priority)
     p:{q}:ghosts     set    ids still in a list but cancelled or cleared; skipped when they come up
-    p:{q}:delayed    zset   id -> due time, ms
-    p:{q}:held       hash   id -> hold: "fence+worker" (started) or "fence-worker" (reserved, not started)
+    p:{q}:delayed    zset   id -> due time, ms * 32 + 20 - priority
+    p:{q}:held       hash   id -> hold: "fence+priority+worker" (started) or "fence-priority-worker" (not started)
     p:{q}:leases     zset   worker -> deadline of its lease, ms; only workers that hold jobs
-    p:{q}:state      hash   id -> "attempts stalls deferrals"; only jobs where one of them is not 0
+    p:{q}:state      hash   id -> "attempts stalls deferrals reason"; only jobs that failed, stalled, were deferred or retried
     p:{q}:errors     hash   id -> msgpack list of what each failed attempt raised, bounded
     p:{q}:progress   hash   id -> msgpack [percent, text]; only jobs that reported any
     p:{q}:dead       zset   id -> time of death, ms; bounded by count and age
-    p:{q}:cancelled  zset   id -> time of cancellation, ms; bounded by count
+    p:{q}:cancelled  zset   id -> time of cancellation, ms; bounded by count and age
     p:{q}:outcomes   hash   id -> msgpack outcome of a completed job, while its result is kept
     p:{q}:kept       zset   id -> time its outcome expires, ms; bounded by count
     p:{q}:waiters    hash   id -> inbox channels, separated by spaces, that wait for the result
