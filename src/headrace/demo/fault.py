@@ -7,13 +7,13 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, Final
 
-from headrace.demo.scene import Kill, Moment
+from headrace.demo.scene import Kill
 
 if TYPE_CHECKING:
     from headrace.demo.app import Run
     from headrace.demo.crew import Crew, Hand
     from headrace.demo.look import Look
-    from headrace.demo.scene import Scene
+    from headrace.demo.scene import Moment, Scene
     from headrace.queue import QueueStats
 
 #: A worker is killed when so many of the file jobs are completed, per cent.
@@ -36,7 +36,8 @@ class Fault:
         self._crew = crew
         self._jobs = jobs
         self._changed = asyncio.Event()
-        self._killed_at = self._killed_at_elapsed = 0.0
+        self._killed_at = 0.0
+        self._told: Moment | None = None
         self._back: Moment | None = None
         self.ended_at: dict[str, float] = {}
         self.held: set[str] = set()
@@ -66,7 +67,7 @@ class Fault:
         scene.tell(f"{fresh.name} (pid {fresh.pid}) started in its place")
         while not self.held <= self.ended_at.keys():
             await self._next_end()
-        after = max(self.ended_at[job] for job in self.held) - self._killed_at
+        after = max((self.ended_at[job] for job in self.held), default=self._killed_at) - self._killed_at
         scene.tell(f"the last of these jobs has completed elsewhere, {after:.1f} s after the kill", "good")
 
     def watch(self, stats: dict[str, QueueStats]) -> None:
@@ -78,24 +79,22 @@ class Fault:
             )
 
     def learn(self, runs: list[Run]) -> None:
-        """Complete the account of the kill from the log of all runs, which knows the times better than the looks do."""
+        """Complete the account of the kill from the log of all runs, which knows more than looks at the server do."""
         kill = self.kill
-        if kill is None:
+        if kill is None or self._told is None:
             return
-        again = [run.at for run in runs if run.job in self.held and run.pid != kill.pid and run.at > self._killed_at]
+        ours = [run for run in runs if run.job in self.held]
+        started = len({run.job for run in ours if run.pid == kill.pid})
+        again = [run.at for run in ours if run.pid != kill.pid and run.at > self._killed_at]
         ends = [self.ended_at.get(job, 0.0) for job in self.held]
         back_after = min(again) - self._killed_at if again else None
-        recovered_after = max(ends) - self._killed_at if all(ends) else None
-        self.kill = dataclasses.replace(kill, back_after=back_after, recovered_after=recovered_after)
+        recovered_after = max(ends) - self._killed_at if ends and all(ends) else None
+        self.kill = dataclasses.replace(kill, started=started, back_after=back_after, recovered_after=recovered_after)
+        self._told = self._scene.retell(self._told, f"{self._told.text} and ran {started} of them", self._told.at)
         if back_after is not None:
             text = f"{kill.worker}'s lease ran out: its {kill.held} jobs were taken back"
-            text += f", {back_after:.1f} s after the kill"
-            moment = Moment(self._killed_at_elapsed + back_after, text, "good")
-            # Why in its place: a display that has told it will not tell it again.
-            story = self._scene.story
-            at = story.index(self._back) if self._back is not None else len(story)
-            story[at : at + 1] = [moment]
-            self._back = moment
+            at = self._told.at + back_after
+            self._back = self._scene.retell(self._back, f"{text}, {back_after:.1f} s after the kill", at)
 
     async def _next_end(self) -> None:
         await self._changed.wait()
@@ -112,12 +111,11 @@ class Fault:
         if busiest is None:
             return
         percent = self._scene.completed * 100 / self._jobs
-        self._killed_at, self._killed_at_elapsed = time.time(), self._scene.elapsed
+        self._killed_at = time.time()
         await self._crew.kill(busiest)
         busiest.state = f"killed at {percent:.0f} %"
         holds = await self._look.holds(busiest.worker_id)
         self.held = set(holds)
-        started = sum(holds.values())
-        self.kill = Kill(busiest.name, busiest.pid, percent, len(holds), started)
+        self.kill = Kill(busiest.name, busiest.pid, percent, len(holds))
         text = f"{busiest.name} (pid {busiest.pid}) killed with SIGKILL at {percent:.0f} %: it held {len(holds)} jobs"
-        self._scene.tell(text + f", {started} of them started", "bad")
+        self._told = self._scene.tell(text, "bad")

@@ -29,13 +29,15 @@ class Look:
         self._prefix = app.settings.prefix
 
     async def holds(self, worker: str) -> dict[str, bool]:
-        """Return the ids of the jobs that a worker holds, and whether it has started them."""
+        """Return the ids of the jobs that a worker holds, and whether the server knows that it has started them."""
         found: dict[str, bool] = {}
+        # Why: after a kill the server may have requests of the dead worker left to read; not after one more answer.
+        await self._ask("PING")
         for queue in QUEUES:
-            # Why: after a kill the server may have requests of the dead worker left to read; not by the second look.
-            await app.store.mine(self._link, queue, worker)
-            holds = await app.store.mine(self._link, queue, worker)
-            found.update((job.decode(), is_started(hold)) for job, hold in holds.items())
+            # On a machine that is too busy for the lease a worker loses it, and goes on under a further name.
+            for name in (worker, f"{worker}.1", f"{worker}.2"):
+                holds = await app.store.mine(self._link, queue, name)
+                found.update((job.decode(), is_started(hold)) for job, hold in holds.items())
         return found
 
     async def runs(self) -> list[Run]:

@@ -77,6 +77,13 @@ class Scene:
         self.story.append(moment)
         return moment
 
+    def retell(self, moment: Moment | None, text: str, at: float) -> Moment:
+        """Put a better sentence in the place of an earlier one, so that a display which has told it will not again."""
+        better = Moment(at, text, moment.mood if moment else "good")
+        place = self.story.index(moment) if moment else len(self.story)
+        self.story[place : place + 1] = [better]
+        return better
+
 
 @dataclass(frozen=True, slots=True)
 class Sum:
@@ -98,7 +105,7 @@ class Kill:
         pid: Its process.
         at_percent: How many of the file jobs were completed by then, in per cent.
         held: Jobs that it held.
-        started: Those of them that it had started.
+        started: Those of them that it had begun to run, by the run log.
         back_after: When the first of them ran again; None when none did.
         recovered_after: When the last of them had completed elsewhere; None when not all of them did.
     """
@@ -107,7 +114,7 @@ class Kill:
     pid: int
     at_percent: float
     held: int
-    started: int
+    started: int = 0
     back_after: float | None = None
     recovered_after: float | None = None
 
