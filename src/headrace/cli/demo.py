@@ -36,10 +36,10 @@ def demo(
     The exit code is 0 only if no job was lost and every number agrees with a recount of the same files in one process.
     It uses REDIS_URL, or else a server of its own, below a key prefix of its own, and leaves nothing behind.
     """
-    from headrace.demo.display import NoDisplay, make_console, make_display, print_report, write_svg
-
     if svg is not None and not svg.parent.is_dir():
         raise OptionError(f"--svg {svg}: there is no folder {svg.parent}. Make it first, or name another file.")
+    from headrace.demo.display import NoDisplay, make_console, make_display, print_report, write_svg
+
     console = make_console()
     try:
         report = asyncio.run(_run(jobs, NoDisplay() if as_json else make_display(console)))
