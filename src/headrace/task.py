@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from dataclasses import dataclass, replace
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Protocol, TypeVar, overload
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from headrace.arguments import Signature, keyword_payloads
 from headrace.errors import ArgumentError, OptionError, RecordCorrupt

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from headrace.errors import CommandRefused
+from headrace.keys import HIGHEST_PRIORITY
 from headrace.record import Failure, Outcome, Record, State, read_failures, read_outcome, read_record, read_state
 
 if TYPE_CHECKING:
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
 DONE: Final = 0
 PAUSED: Final = 1
 LEASE_LOST: Final = -1
+#: Fences above it are times, ms since 1970: it stands for the year 2001.
+FIRST_TIME_MS: Final = 1_000_000_000_000
+#: List of a job whose record does not tell its priority.
+NORMAL_PRIORITY: Final = 5
 
 
 @dataclass(slots=True)
@@ -58,6 +64,42 @@ def fence_of(hold: bytes) -> int:
 def worker_of(hold: bytes) -> str:
     """Return the worker that a hold names, or an empty text."""
     return hold.replace(b"-", b"+").split(b"+", 2)[-1].decode() if hold else ""
+
+
+def held_since_ms(hold: bytes) -> int:
+    """Return when a job was leased, by the server's clock; 0 when its hold does not tell.
+
+    The fence of a lease is the time at which it was given, or one more than the last fence if that is later.
+
+    Example:
+        >>> held_since_ms(b"1790000000000+5+mail"), held_since_ms(b"7+5+mail"), held_since_ms(b"")
+        (1790000000000, 0, 0)
+    """
+    fence = fence_of(hold)
+    return fence if fence >= FIRST_TIME_MS else 0
+
+
+class WorkerFacts(msgspec.Struct, frozen=True):
+    """What a worker says of itself, once a minute. `seen` and `started` are seconds since 1970."""
+
+    host: str = ""
+    pid: int = 0
+    queues: list[str] = []
+    concurrency: int = 0
+    started: float = 0.0
+    seen: float = 0.0
+
+
+_worker_facts = msgspec.msgpack.Decoder(WorkerFacts)
+
+
+def parse_workers(reply: Mapping[bytes, bytes]) -> dict[str, WorkerFacts]:
+    """Read entries of the registry of workers; those that cannot be read are left out."""
+    found: dict[str, WorkerFacts] = {}
+    for name, facts in reply.items():
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            found[name.decode()] = _worker_facts.decode(facts)
+    return found
 
 
 @dataclass(slots=True)
@@ -111,6 +153,12 @@ class Found:
     hold: bytes
     paused: bool
     lease_deadline_ms: int
+
+    @property
+    def priority(self) -> int:
+        """Priority of the job, that of its list; that of a normal job when its record does not tell."""
+        level = self.record_bytes[1] if len(self.record_bytes) > 1 else 0
+        return level if 1 <= level <= HIGHEST_PRIORITY else NORMAL_PRIORITY
 
     def record(self) -> Record | None:
         """Read the record; raises RecordCorrupt or RecordTooNew."""

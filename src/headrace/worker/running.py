@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from headrace.errors import ConnectionLost, HeadraceError
-from headrace.keys import workers_key
+from headrace.errors import HeadraceError
 from headrace.pool.link import Lane
-from headrace.record import encode_value
-from headrace.resp import pack_command
 from headrace.worker.flights import Flights
 from headrace.worker.lease import Leases
 from headrace.worker.processes import Processes
+from headrace.worker.registration import Registration
 from headrace.worker.runners import Runner
 from headrace.worker.served import Served
 from headrace.worker.settling import Settling
@@ -26,7 +22,7 @@ from headrace.worker.threads import Threads
 from headrace.worker.waking import Waking
 
 if TYPE_CHECKING:
-    from headrace.clock import Alarm, Duty
+    from headrace.clock import Alarm
     from headrace.pool.link import Link
     from headrace.worker.host import Host
     from headrace.worker.worker import Worker
@@ -37,8 +33,6 @@ logger = logging.getLogger(__name__)
 LAST_FLIGHT: Final = 5.0
 #: Time for all that a stopping worker still has to tell the server, seconds.
 LAST_WORDS: Final = 2 * LAST_FLIGHT
-#: Interval in which a worker says in the registry that it is there, seconds.
-REGISTER_INTERVAL: Final = 60.0
 #: Time that cancelled jobs get to end when a worker stops, seconds.
 LAST_MARGIN: Final = 2.0
 
@@ -99,15 +93,13 @@ class Running:
         self.waking = Waking(self._wake_link, host.store, self.queues, self.flights)
         self._tasks: list[asyncio.Task[None]] = []
         self._hurried = asyncio.Event()
-        self._started_at = time.time()
-        self._duty: Duty | None = None
+        self.registration = Registration(host, worker.id, list(self.queues), worker.concurrency, self.flights.server_ms)
 
     async def start(self) -> None:
         """Listen, register, and begin to reserve."""
         census = self._host.census_book
         await self._host.listen([served.channel for served in self.queues.values()], self._told)
-        await self._register()
-        self._duty = self._host.clock.every("register worker", REGISTER_INTERVAL, self._register, owner="worker")
+        await self.registration.start()
         self.leases.start()
         self._tasks = [
             census.create_task(self.flights.run(), name="flights", owner="worker"),
@@ -146,15 +138,14 @@ class Running:
                 if not await self.flights.flush(LAST_FLIGHT):
                     logger.error("worker stopped without settling all jobs; its lease ends and others run them again")
                 await self._pass_on()
-                await self._unregister()
+                await self.registration.unregister()
         except (HeadraceError, TimeoutError) as error:
             logger.warning("worker could not say goodbye", extra={"reason": repr(error)[:300]})
         self.flights.close()
         self._host.unlisten(self._told)
         self.leases.close()
         self._alarm.close()
-        if self._duty is not None:
-            self._duty.close()
+        self.registration.close()
         await self.processes.close()
         left = await asyncio.to_thread(self.threads.close, 1.0)
         if left:
@@ -321,28 +312,6 @@ class Running:
         for served in self.queues.values():
             if served.hot:
                 await self._host.store.promote(self._host.control, served.name)
-
-    async def _register(self) -> None:
-        facts = encode_value(
-            {
-                "host": socket.gethostname(),
-                "pid": os.getpid(),
-                "queues": list(self.queues),
-                "concurrency": self._worker.concurrency,
-                "started": self._started_at,
-                "seen": time.time(),
-            }
-        )
-        command = pack_command("HSET", workers_key(self._host.settings.prefix), self._worker.id, facts)
-        try:
-            await self._host.control.roundtrip(command, 1)
-        except ConnectionLost as error:
-            logger.warning("worker could not be registered; it is tried again", extra={"reason": str(error)[:300]})
-
-    async def _unregister(self) -> None:
-        await self._host.control.roundtrip(
-            pack_command("HDEL", workers_key(self._host.settings.prefix), self._worker.id), 1, timeout=5.0
-        )
 
 
 def _shown(stats: WorkerStats) -> dict[str, int]:
