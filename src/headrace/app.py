@@ -11,6 +11,7 @@ from headrace.events import EventBus
 from headrace.ids import random_name
 from headrace.middleware import Hooks
 from headrace.queue import Queue
+from headrace.reason import look_around
 from headrace.record import BodyWriter
 from headrace.retry import Exponential
 from headrace.session import Session, SyncSession
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from headrace.job import Job
     from headrace.pool.link import Link
     from headrace.pool.pool import Pool
+    from headrace.reason import Surroundings
     from headrace.retry import Backoff
     from headrace.store.replies import Found
     from headrace.store.store import Store
@@ -215,15 +217,29 @@ class Headrace:
         session = self._open_session
         return await session.store.cancel(session.user, queue, job_id)
 
-    async def retry(self, queue: str, job_id: str) -> bool:
-        """Put a dead or cancelled job back; use `Job.retry`."""
+    async def retry(self, queue: str, job_id: str) -> str:
+        """Put a dead or cancelled job back; use `Job.retry`. Returns the queue it is in now, or an empty text."""
         session = self._open_session
-        if await session.store.retry(session.user, queue, (job_id,)):
-            return True
-        for letter in self.letters(queue):
-            if await session.store.retry(session.user, queue, (job_id,), letter):
-                return True
-        return False
+        for place in (queue, *self.letters(queue)):
+            (state,) = await session.store.states(session.user, place, (job_id,))
+            home = state.origin or place
+            if await session.store.retry(session.user, home, (job_id,), place if place != home else None):
+                return home
+        return ""
+
+    async def log_lines(self, queue: str, job_id: str) -> list[str]:
+        """Return the log lines of a job; use `Job.log_lines`."""
+        session = self._open_session
+        return await session.store.log_lines(session.user, queue, job_id)
+
+    async def surroundings(self, queue: str, job_id: str, found: Found) -> Surroundings:
+        """Look at what stands around a job; use `Job.why`."""
+        session = self._open_session
+        workers = await session.store.workers(session.user)
+        if found.status != "waiting":
+            return look_around(queue, found, workers)
+        ahead = await session.store.count_ahead(session.user, queue, job_id, found.priority)
+        return look_around(queue, found, workers, ahead)
 
     def signature(self, task: str) -> Signature | None:
         """Return the signature of a registered task."""

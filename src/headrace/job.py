@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from headrace.errors import JobCancelled, JobFailed, JobNotFound, RecordCorrupt, RecordTooNew
+from headrace.errors import JobCancelled, JobFailed, JobNotFound, RecordCorrupt, RecordTooNew, UnknownTask
+from headrace.reason import explain
 from headrace.record import Outcome, read_outcome
-from headrace.store.replies import worker_of
+from headrace.store.replies import held_since_ms, worker_of
 
 if TYPE_CHECKING:
     from headrace.arguments import Signature
+    from headrace.reason import Reason, Surroundings
     from headrace.record import Failure
     from headrace.store.replies import Found
 
@@ -44,8 +47,16 @@ class Desk(Protocol):
         """Cancel a job."""
         ...
 
-    async def retry(self, queue: str, job_id: str) -> bool:
-        """Put a dead or cancelled job back."""
+    async def retry(self, queue: str, job_id: str) -> str:
+        """Put a dead or cancelled job back; returns the queue that it is in now, or an empty text."""
+        ...
+
+    async def log_lines(self, queue: str, job_id: str) -> list[str]:
+        """Return the log lines of a job."""
+        ...
+
+    async def surroundings(self, queue: str, job_id: str, found: Found) -> Surroundings:
+        """Look at what stands around a job."""
         ...
 
     def signature(self, task: str) -> Signature | None:
@@ -68,8 +79,9 @@ class Details:
         due_at: When it is due, if it is delayed.
         ended_at: When it ended, if it has.
         worker: Who holds it, if it is active.
-        fence: Number of the current lease, if it is active.
+        held_at: Since when, if it is active.
         reason: Why it is dead when no error of its own says so, such as 'stalled'.
+        origin: The queue that it came from, if it is in the dead-letter queue of another.
     """
 
     task: str
@@ -82,7 +94,9 @@ class Details:
     due_at: float | None
     ended_at: float | None
     worker: str | None
+    held_at: float | None
     reason: str
+    origin: str | None
 
 
 class Job(Generic[R]):
@@ -94,12 +108,11 @@ class Job(Generic[R]):
         task: Name of its task.
     """
 
-    __slots__ = ("_desk", "_details", "_found", "_status", "id", "queue", "task")
+    __slots__ = ("_desk", "_details", "_status", "id", "queue", "task")
 
     def __init__(self, desk: Desk, job_id: str, queue: str, task: str, status: JobStatus) -> None:
         self._desk = desk
         self._status = status
-        self._found: Found | None = None
         self._details: Details | None = None
         self.id = job_id
         self.queue = queue
@@ -143,7 +156,6 @@ class Job(Generic[R]):
         found = await self._desk.find(self.queue, self.id)
         if found.status == "missing":
             raise self._missing()
-        self._found = found
         self._status = JobStatus(found.status)
         self._details = describe(found)
         if self._details.task:
@@ -161,6 +173,7 @@ class Job(Generic[R]):
             JobFailed: The job is dead.
             JobCancelled: The job was cancelled.
             JobNotFound: The job does not exist, or it completed and its outcome was not kept.
+            UnknownTask: The job completed and this app has not registered its task.
 
         Nothing is polled: the worker's completion is pushed to this app. Cancelling the wait leaves the job alone.
         """
@@ -170,7 +183,9 @@ class Job(Generic[R]):
         self._status = JobStatus(status)
         if status == "completed":
             return self._decode(read_outcome(outcome)) if outcome else None  # type: ignore[return-value]  # a task without a result
-        await self.refresh()
+        # Why: an app without the task does not know which dead-letter queue to look into.
+        with contextlib.suppress(JobNotFound):
+            await self.refresh()
         if status == "cancelled":
             raise JobCancelled(f"job {self.id} of task '{self.task}' was cancelled. Enqueue it again, or call retry().")
         raise JobFailed(self._failure_text())
@@ -184,33 +199,43 @@ class Job(Generic[R]):
         Raises:
             JobNotFound: The job does not exist, or it completed and its outcome was not kept.
         """
-        found = self._found or await self._desk.find(self.queue, self.id)
-        answer = await self._desk.cancel(self.queue, self.id)
-        if answer == "missing" and found.status != "completed":
+        found = await self._desk.find(self.queue, self.id)
+        if found.status == "missing":
             raise self._missing()
+        answer = await self._desk.cancel(self.queue, self.id)
         if answer == "cancelled":
             self._status = JobStatus.CANCELLED
         return answer in {"cancelled", "asked"} and found.status != "cancelled"
 
     async def retry(self) -> bool:
-        """Put a dead or cancelled job back with all its attempts; False when it is neither."""
-        done = await self._desk.retry(self.queue, self.id)
-        if done:
+        """Put a dead or cancelled job back with all its attempts; False when it is neither.
+
+        A job in a dead-letter queue goes back to the queue that it came from, and so does this handle.
+        """
+        queue = await self._desk.retry(self.queue, self.id)
+        if queue:
+            self.queue = queue
             self._status = JobStatus.WAITING
-        return done
+        return bool(queue)
+
+    async def log_lines(self) -> list[str]:
+        """Return what the task logged of the job, the oldest line first: the latest 200 lines of the last day."""
+        return await self._desk.log_lines(self.queue, self.id)
 
     async def why(self) -> str:
-        """Say in one sentence why the job is where it is."""
+        """Say in one or two sentences why the job is where it is, and not running yet if it is not."""
+        return (await self.reason()).text
+
+    async def reason(self) -> Reason:
+        """Return what `why` says, with a stable word for programs; a missing job is a reason too."""
         found = await self._desk.find(self.queue, self.id)
-        return explain(found)
+        return explain(found, await self._desk.surroundings(self.queue, self.id, found))
 
     def _decode(self, outcome: Outcome) -> R:
         signature = self._desk.signature(outcome.task)
         if signature is None:
-            raise JobNotFound(
-                f"job {self.id} is of task '{outcome.task}', which this app has not registered, so that its result "
-                "cannot be read. Import the module that defines the task."
-            )
+            text = f"job {self.id} is of task '{outcome.task}', which this app has not registered, so that its result"
+            raise UnknownTask(text + " cannot be read. Import the module that defines the task.")
         result: R = signature.decode_result(outcome.result)
         return result
 
@@ -222,7 +247,9 @@ class Job(Generic[R]):
 
     def _failure_text(self) -> str:
         details = self._details
-        text = f"job {self.id} of task '{self.task}' is dead after {self.attempts} attempts"
+        text = f"job {self.id} of task '{self.task}' is dead"
+        if self.attempts:
+            text += f" after {self.attempts} attempt{'' if self.attempts == 1 else 's'}"
         if details is not None and details.reason == "stalled":
             text += f": it stalled {details.stalls} times, its worker was lost each time it ran"
         elif self.failures:
@@ -254,40 +281,7 @@ def describe(found: Found) -> Details:
         due_at=seconds if found.status == "delayed" else None,
         ended_at=outcome.finished_ms / 1000 if outcome else seconds if ended else None,
         worker=worker_of(found.hold) or None,
-        reason=found.state.reason,
+        held_at=held_since_ms(found.hold) / 1000 or None,
+        reason="" if found.state.origin else found.state.reason,
+        origin=found.state.origin,
     )
-
-
-def explain(found: Found) -> str:
-    """Say in one sentence why a job is where it is."""
-    age = found.now_ms - found.at_ms
-    match found.status:
-        case "missing":
-            return "There is no such job: it never was, or it completed and its outcome is not kept."
-        case "completed":
-            return "It completed."
-        case "failed" if found.state.reason == "stalled":
-            return f"It is dead: it stalled {found.state.stalls} times, its worker was lost each time it ran."
-        case "failed":
-            last = found.failures[-1] if found.failures else None
-            return f"It is dead after {found.state.attempts} attempts" + (
-                f": {last.error}: {last.message}" if last else "."
-            )
-        case "cancelled":
-            return f"It was cancelled {age / 1000:.1f} s ago."
-        case "delayed":
-            cause = f" after {found.state.attempts} failed attempts" if found.state.attempts else ""
-            if found.state.deferrals:
-                cause = f", put off {found.state.deferrals} times because no worker could read it or knew its task"
-            return f"It is due in {-age / 1000:.1f} s{cause}."
-        case "active" if found.lease_deadline_ms < found.now_ms:
-            return (
-                f"Worker {worker_of(found.hold)} lost its lease; the job is taken back by the next worker that looks."
-            )
-        case "active" if b"+" not in found.hold:
-            return f"Worker {worker_of(found.hold)} holds it and starts it as soon as a slot is free."
-        case "active":
-            return f"It runs on worker {worker_of(found.hold)}."
-    if found.paused:
-        return "Its queue is paused. Resume it with `headrace queues resume`."
-    return "It waits for a worker with a free slot: others came before it, or no worker serves its queue."

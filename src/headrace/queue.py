@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Jobs in one page of a listing or of clear.
 PAGE_JOBS: Final = 1_000
+#: Cursors are positions, or for active jobs those of HSCAN, which have up to 64 bits.
+MAX_CURSOR: Final = 2**64
 CLEARABLE: Final = ("waiting", "delayed", "completed", "failed", "cancelled")
 
 
@@ -186,12 +188,14 @@ class Queue:
             limit: Jobs a page, 1..1000; a page may hold fewer, or, for active jobs, some more.
 
         Raises:
-            OptionError: The status or the limit is none of these.
+            OptionError: The status or the limit is none of these, or the cursor is none of this listing.
         """
         if status not in set(JobStatus):
             raise OptionError(f"status {status!r}: expected one of {', '.join(JobStatus)}.")
         if not 1 <= limit <= PAGE_JOBS:
             raise OptionError(f"limit={limit!r}: expected a whole number from 1 to {PAGE_JOBS}.")
+        if cursor is not None and not (cursor.isascii() and cursor.isdigit() and int(cursor) < MAX_CURSOR):
+            raise OptionError(f"cursor={cursor!r:.60}: expected the cursor of an earlier page. Start without one.")
         following, ids = await self._store.list_ids(self._client(), self.name, str(status), cursor or "0", limit)
         jobs = [Job[Any](self._desk, job_id.decode(), self.name, "", JobStatus(status)) for job_id in ids]
         return JobPage(jobs, None if following == "0" else following)

@@ -58,7 +58,9 @@ class Session:
             client_name=f"headrace:{socket.gethostname()}:{os.getpid()}",
         )
         self.clock = Clock(census)
-        self.store = Store(settings.prefix, where=str(address))
+        self.store = Store(
+            settings.prefix, where=str(address), keep_count=settings.keep_finished_count, keep=settings.keep_dead
+        )
         self.user = self.pool.link(Lane.USER, "user", owner="app")
         self.control = self.pool.link(
             Lane.CONTROL, "control", owner="app", on_push=self._pushed, on_reopen=self._reopened

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace.errors import OptionError
-from headrace.keys import QueueKeys, queues_key
+from headrace.keys import QueueKeys, queues_key, workers_key
 from headrace.record import State, read_state
 from headrace.resp import pack_command
 from headrace.store import replies
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 ENQUEUE_CALL_JOBS = 1_000
 #: Queues whose packed calls are remembered; the longest unused one is forgotten first.
 MAX_PREPARED_QUEUES = 10_000
+#: Waiting jobs of one priority that are compared to tell how many come before a job.
+RANK_JOBS = 10_000
 
 
 class Client(Protocol):
@@ -70,10 +72,13 @@ class Store:
     Args:
         prefix: What all keys start with.
         where: How the server is called in errors.
+        keep_count: Cancelled jobs kept of a queue at most.
+        keep: How long they are kept, seconds.
     """
 
-    def __init__(self, prefix: str, *, where: str) -> None:
+    def __init__(self, prefix: str, *, where: str, keep_count: int = 10_000, keep: float = 604_800.0) -> None:
         self.prefix = prefix
+        self._keep = (keep_count, round(keep * 1000))
         self._where = where
         self._queues: dict[tuple[str, str | None], QueueCalls] = {}
 
@@ -227,10 +232,27 @@ class Store:
         """Return everything that is known of one job; its status is 'missing' when nothing is."""
         return replies.parse_found(await self.call(client, self.queue(queue)["find"].pack((job_id,)), "find"))
 
+    async def log_lines(self, client: Client, queue: str, job_id: str) -> list[str]:
+        """Return the log lines of a job, the oldest first; they are bounded and expire."""
+        reply = await self.call(client, pack_command("LRANGE", self.queue(queue).keys.log(job_id), 0, -1), "LRANGE")
+        return [line.decode("utf-8", "replace") for line in reply]
+
+    async def count_ahead(self, client: Client, queue: str, job_id: str, priority: int) -> tuple[int, bool]:
+        """Return how many jobs come before a waiting one, and whether there may be more: only so many are compared."""
+        payload = self.queue(queue)["rank"].pack((job_id, priority, RANK_JOBS))
+        ahead, more = await self.call(client, payload, "rank")
+        return ahead, more == 1
+
+    async def workers(self, client: Client) -> dict[str, replies.WorkerFacts]:
+        """Return the registry of workers: those that run, and those that were lost within the last hours."""
+        return replies.parse_workers(
+            await self.call(client, pack_command("HGETALL", workers_key(self.prefix)), "HGETALL")
+        )
+
     async def cancel(self, client: Client, queue: str, job_id: str) -> str:
         """Cancel a job; returns cancelled, asked (it runs), or the status it already had."""
         calls = self.queue(queue)
-        reply = await self.call(client, calls["cancel"].pack((job_id, calls.keys.control)), "cancel")
+        reply = await self.call(client, calls["cancel"].pack((job_id, calls.keys.control, *self._keep)), "cancel")
         return str(reply.decode())
 
     async def retry(self, client: Client, queue: str, ids: Sequence[str | bytes], letter: str | None = None) -> int:

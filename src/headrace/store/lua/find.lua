@@ -8,6 +8,7 @@
 --       dead       zset  id -> time of death, ms
 --       cancelled  zset  id -> time of cancellation, ms
 --       outcomes   hash  id -> outcome of a completed job
+--       kept       zset  id -> expiry of its outcome, ms
 --       meta       hash  fence, paused, totals
 --       leases     zset  worker -> deadline, ms
 -- ARGV  id  text
@@ -19,6 +20,8 @@
 local now = now_ms()
 local record = redis.call('HGET', jobs, id)
 local outcome = redis.call('HGET', outcomes, id)
+-- Why: an outcome is swept away by a later completion; what nobody may see any more is not there until then.
+if outcome and tonumber(redis.call('ZSCORE', kept, id) or 0) <= now then outcome = false end
 local status, at, hold, deadline = 'missing', 0, '', 0
 if outcome then
   status = 'completed'

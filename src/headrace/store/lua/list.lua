@@ -10,7 +10,7 @@
 -- ARGV  status  text  waiting, delayed, active, completed, failed or cancelled
 --       cursor  text  '0' at first, then as returned
 --       limit   int   1..1000
--- USES
+-- USES  now
 -- Returns    {cursor or '0' at the end, ids}; failed, cancelled and completed start with the newest
 -- Invariant  changes nothing
 -- Bound      O(limit); for waiting jobs also O(distance of the cursor from the nearer end) / 8,000
@@ -18,12 +18,19 @@ local sets = {delayed = delayed, completed = kept, failed = dead, cancelled = ca
 if status == 'active' then
   local page = redis.call('HSCAN', held, cursor, 'COUNT', limit)
   local ids = {}
-  for i = 1, #page[2], 2 do ids[#ids + 1] = page[2][i] end
+  for i = 1, #page[2], 2 do
+    if page[2][i] ~= '' then ids[#ids + 1] = page[2][i] end
+  end
   return {page[1], ids}
 end
 if status ~= 'waiting' then
-  local first = tonumber(cursor)
-  local ids = redis.call(status == 'delayed' and 'ZRANGE' or 'ZREVRANGE', sets[status], first, first + limit - 1)
+  local first = math.min(tonumber(cursor), 1e12)
+  local ids
+  if status == 'completed' then
+    ids = redis.call('ZREVRANGEBYSCORE', kept, '+inf', '(' .. now_ms(), 'LIMIT', first, limit)
+  else
+    ids = redis.call(status == 'delayed' and 'ZRANGE' or 'ZREVRANGE', sets[status], first, first + limit - 1)
+  end
   return {#ids == tonumber(limit) and tostring(first + #ids) or '0', ids}
 end
 -- A cursor over waiting jobs is the number of ids passed, counted over the lists from the highest priority down.

@@ -33,7 +33,12 @@ local starting = tonumber(start)
 local wanted = starting + tonumber(prefetch)
 local ids, holds, runs, remain = {}, {}, {}, 0
 local ranks = redis.call('ZREVRANGE', levels, 0, -1)
-local fence = #ranks > 0 and wanted > 0 and redis.call('HINCRBY', meta, 'fence', 1)
+local fence
+if #ranks > 0 and wanted > 0 then
+  -- Teaches: a fence that is the time of its lease still only grows, and tells since when a job is held.
+  fence = string.format('%d', math.max(now, tonumber(redis.call('HGET', meta, 'fence') or 0) + 1))
+  redis.call('HSET', meta, 'fence', fence)
+end
 for _, level in ipairs(ranks) do
   local list = KEYS[wait + level]
   local missing = wanted - #ids
@@ -63,6 +68,9 @@ for _, level in ipairs(ranks) do
 end
 local records, known = {}, {}
 if #ids > 0 then
+  -- Why: a small hash is a packed list that every access scans from the front. One value that is too long for it makes
+  -- this hash a table, from the start and for good: half of the server's time a job. Its field is empty, so no id.
+  if redis.call('HLEN', held) == 0 then redis.call('HSET', held, '', string.rep(' ', 80)) end
   for i = 1, #holds, 4000 do redis.call('HSET', held, unpack(holds, i, math.min(i + 3999, #holds))) end
   redis.call('ZADD', leases, now + lease_ms, worker)
   if #ids <= 4000 then

@@ -3,15 +3,17 @@
 --       dead       zset  id -> time of death, ms
 --       cancelled  zset  id -> time of cancellation, ms
 --       outcomes   hash  id -> outcome of a completed job
+--       kept       zset  id -> expiry of its outcome, ms
 --       waiters    hash  id -> inboxes
 -- ARGV  id     text
 --       inbox  text  channel; empty: only look
 --       enter  int   1 to register, 0 to take the inbox out again
+-- USES  now
 -- Returns    {status, outcome}; status: completed, failed, cancelled, pending or missing
 -- Invariant  a job that is pending when this returns tells the inbox exactly once
 -- Bound      16 inboxes a job
 local outcome = redis.call('HGET', outcomes, id)
-if outcome then return {'completed', outcome} end
+if outcome and tonumber(redis.call('ZSCORE', kept, id) or 0) > now_ms() then return {'completed', outcome} end
 if redis.call('HEXISTS', jobs, id) == 0 then
   if redis.call('ZSCORE', dead, id) then return {'failed', ''} end
   return {'missing', ''}
