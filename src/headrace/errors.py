@@ -24,6 +24,8 @@ The branches follow what the caller can do about it::
         ├── JobCancelled         the job was cancelled before it completed
         ├── JobNotFound          no such job, or its outcome was not kept
         ├── JobTimeout           the attempt ran past the task's timeout               (TimeoutError)
+        ├── ProcessDied          the child process of the attempt ended by itself
+        ├── RemoteError          the task raised in a child process what this process does not know
         ├── LeaseLost            the worker's hold on the job ran out; nothing was recorded
         ├── UnknownTask          the job names a task that this process has not registered
         ├── RecordCorrupt        the bytes of a record cannot be read
@@ -147,6 +149,22 @@ class JobNotFound(JobError):
 
 class JobTimeout(JobError, TimeoutError):
     """Report an attempt that ran past the timeout of its task."""
+
+
+class ProcessDied(JobError):
+    """Report a child process that ended in the middle of an attempt, or could not be started for it.
+
+    Attributes:
+        code: Its exit status, the negative number of the signal that ended it, or None when it was never started.
+    """
+
+    def __init__(self, message: str, *, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class RemoteError(JobError):
+    """Stand for an exception of a child process whose class this process has not loaded, or cannot make."""
 
 
 class LeaseLost(JobError):

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.context import MAX_TEXT, check_progress
 from headrace.errors import ArgumentError, LeaseLost, OptionError, UsageError
+from headrace.options import PLAIN
 from headrace.record import FRESH, NO_OPTIONS, Options, State, encode_value
 from headrace.resp import pack_command
 from headrace.store.replies import fence_of
-from headrace.task import PLAIN, Task, Using
+from headrace.task import Task, Using
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from headrace.context import CurrentJob
+    from headrace.worker.frames import Follower
     from headrace.worker.host import Host
     from headrace.worker.served import Served
 
@@ -55,7 +58,7 @@ class Attempt:
         self.slot: asyncio.Task[None] | None = None
         self.target: Task[Any, Any, Any] | None = None
         self.job_options: Options = NO_OPTIONS
-        self.follows: list[tuple[str, int, bytes, int]] | None = None
+        self.follows: list[Follower] | None = None
         #: Something of the job lies beside its record, to be forgotten with it.
         self.noted = state is not FRESH
         self.ended = False
@@ -162,27 +165,32 @@ class Attempt:
 
     def follow(self, task: Any, *args: Any, **kwargs: Any) -> str:
         """Enqueue a job when this one completes; see `CurrentJob.follow`."""
-        calls = ((args, kwargs),)
-        if isinstance(task, Using):
-            batch = task.task.batch(calls, task.options)
-        elif isinstance(task, Task):
-            batch = task.batch(calls, PLAIN)
-        else:
-            raise ArgumentError(f"follow({task!r}): expected a task, or a task with using(...).")
-        if batch.queue != self.queue:
-            text = f"job {self.id} of queue '{self.queue}' cannot be followed by a job of queue '{batch.queue}'"
-            raise OptionError(text + ". Use the same queue: only then both are one atomic transition.")
-        if batch.unique_key:
-            raise OptionError("follow: a job with a key cannot follow. Enqueue it instead.")
         if self.follows is None:
             self.follows = []
-        if len(self.follows) >= MAX_FOLLOWS:
-            raise OptionError(
-                f"job {self.id} has {MAX_FOLLOWS} followers already. Enqueue a job that enqueues the rest."
-            )
-        self.follows.append((batch.ids[0], batch.delay_ms, batch.bodies[0], batch.priority))
-        return batch.ids[0]
+        return add_follower(self, self.follows, task, args, kwargs)
 
     def __repr__(self) -> str:
         """Name the job and the attempt."""
         return f"<job {self.id} of {self.task or '?'}, attempt {self.number}, fence {self.fence}>"
+
+
+def add_follower(
+    job: CurrentJob, follows: list[Follower], task: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]
+) -> str:
+    """Add the job of a call to the followers of a job and return its id; see `CurrentJob.follow`."""
+    calls = ((arguments, keywords),)
+    if isinstance(task, Using):
+        batch = task.task.batch(calls, task.options)
+    elif isinstance(task, Task):
+        batch = task.batch(calls, PLAIN)
+    else:
+        raise ArgumentError(f"follow({task!r}): expected a task, or a task with using(...).")
+    if batch.queue != job.queue:
+        text = f"job {job.id} of queue '{job.queue}' cannot be followed by a job of queue '{batch.queue}'"
+        raise OptionError(text + ". Use the same queue: only then both are one atomic transition.")
+    if batch.unique_key:
+        raise OptionError("follow: a job with a key cannot follow. Enqueue it instead.")
+    if len(follows) >= MAX_FOLLOWS:
+        raise OptionError(f"job {job.id} has {MAX_FOLLOWS} followers already. Enqueue a job that enqueues the rest.")
+    follows.append((batch.ids[0], batch.delay_ms, batch.bodies[0], batch.priority))
+    return batch.ids[0]

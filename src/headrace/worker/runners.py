@@ -31,7 +31,7 @@ class Runner:
         processes: Where plain functions with process=True run.
 
     Raises:
-        OptionError: The task wants a resource that no lifespan yields.
+        OptionError: The task wants a resource that no lifespan yields, or a child process could not find its function.
     """
 
     __slots__ = ("_host", "_make", "_resources", "hard", "keep", "soft", "task")
@@ -60,6 +60,10 @@ class Runner:
         if task.is_async:
             self._make = lambda _attempt, arguments, keywords: function(*arguments, **keywords)
         elif options.process:
+            if task.signature.resources:
+                text = f"task '{task.name}' with process=True takes the resources {sorted(task.signature.resources)}"
+                raise OptionError(text + ", which live in the worker. Make them in the task, or drop process=True.")
+            processes.prepare(task)
             self._make = lambda attempt, _arguments, _keywords: processes.run(attempt, task)
         else:
             self._make = lambda attempt, arguments, keywords: threads.run(attempt, function, arguments, keywords)

@@ -6,12 +6,12 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from headrace.errors import JobTimeout
+from headrace.errors import JobTimeout, ProcessDied
 from headrace.record import Failure
 from headrace.retry import Retry
 
 if TYPE_CHECKING:
-    from headrace.task import TaskOptions
+    from headrace.options import TaskOptions
 
 #: Characters kept of an error's class name, message and traceback.
 MAX_CLASS, MAX_MESSAGE, MAX_TRACEBACK = 200, 2_000, 8_000
@@ -39,7 +39,7 @@ def judge(options: TaskOptions, attempts: int, attempt: int, age: float, error: 
         error: What the attempt raised.
 
     Example:
-        >>> from headrace.task import TaskOptions
+        >>> from headrace.options import TaskOptions
         >>> from headrace.retry import Fixed
         >>> judge(TaskOptions(name="t", backoff=Fixed(2.0)), 3, 1, 0.5, ValueError())
         Verdict(verb='retry', delay=2.0, reason='')
@@ -48,7 +48,7 @@ def judge(options: TaskOptions, attempts: int, attempt: int, age: float, error: 
         return Verdict("dead")
     if isinstance(error, Retry):
         delay = error.after if error.after is not None else options.backoff.delay(attempt)
-    elif isinstance(error, (JobTimeout, *options.retry_on)):
+    elif isinstance(error, (JobTimeout, ProcessDied, *options.retry_on)):
         delay = options.backoff.delay(attempt)
     else:
         return Verdict("dead", reason="not listed in retry_on")
@@ -93,6 +93,9 @@ def _writable(text: str) -> str:
 
 
 def _message(error: BaseException) -> str:
+    told = getattr(error, "headrace_message", None)
+    if isinstance(told, str):
+        return told
     try:
         return str(error)
     except Exception as broken:  # noqa: BLE001 - a task's exception may be unable to print itself; that is recorded
