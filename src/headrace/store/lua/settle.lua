@@ -48,46 +48,69 @@
 local now = now_ms()
 local mine = redis.call('ZSCORE', leases, worker)
 if not mine or tonumber(mine) < now then return {-1, now, {}} end
-local refused, fresh_ids, fresh_levels = {}, {}, {}
+local refused, completed, failed, retried, accepted = {}, 0, 0, 0, false
 
-local many = tonumber(plain)
-local completed = 0
 -- A start may have been recorded although its reply was lost: the mark does not count, the fence and the worker do.
 local function same(current, given)
   if current == given then return true end
   return current and string.gsub(current, '%-', '+', 2) == string.gsub(given, '%-', '+', 2)
 end
-if many > 0 then
-  local ids = {}
-  local last = entries + 2 * many - 1
-  for i = entries, last, 2 do ids[#ids + 1] = ARGV[i] end
+-- Take `many` jobs out for good: their entries begin at `first`, `stride` values apart, with id and hold at `offset`.
+-- Returns the ids whose hold was the current one, and where their entries begin.
+local function finish(first, stride, offset, many)
+  local ids, done, places = {}, {}, {}
+  for i = 1, many do ids[i] = ARGV[first + (i - 1) * stride + offset] end
   local holds = redis.call('HMGET', held, unpack(ids))
-  local done = ids
   for i = 1, many do
-    if not same(holds[i], ARGV[entries + 2 * i - 1]) then
-      done = {}
-      for j = 1, many do
-        local target = same(holds[j], ARGV[entries + 2 * j - 1]) and done or refused
-        target[#target + 1] = ids[j]
-      end
-      break
+    local at = first + (i - 1) * stride
+    local given = ARGV[at + offset + 1]
+    if holds[i] == given or same(holds[i], given) then
+      done[#done + 1] = ids[i]
+      places[#places + 1] = at
+    else
+      refused[#refused + 1] = ids[i]
     end
   end
   if #done > 0 then
     redis.call('HDEL', held, unpack(done))
     redis.call('HDEL', jobs, unpack(done))
     if redis.call('SCARD', cancels) > 0 then redis.call('SREM', cancels, unpack(done)) end
-    tell(waiters, done, 'completed')
-    completed = #done
+    completed = completed + #done
+  end
+  return done, places
+end
+local function forget(ids)
+  for _, hash in ipairs({state, errors, progress}) do
+    if redis.call('HLEN', hash) > 0 then redis.call('HDEL', hash, unpack(ids)) end
   end
 end
-
-local failed, retried, accepted = 0, 0, false
-local function forget(id)
-  redis.call('HDEL', state, id)
-  redis.call('HDEL', errors, id)
-  redis.call('HDEL', progress, id)
+-- Complete the entries from `first` on, all of the verb 'complete', together; true when the last one counted.
+local function complete(first, many)
+  local done, places = finish(first, 6, 1, many)
+  if #done == 0 then return false end
+  local fields, scores, texts = {}, {}, {}
+  for i = 1, #done do
+    local keep, text = tonumber(ARGV[places[i] + 3]), ARGV[places[i] + 4]
+    texts[i] = text
+    if keep > 0 then
+      fields[#fields + 1] = done[i]
+      fields[#fields + 1] = text
+      scores[#scores + 1] = now + keep
+      scores[#scores + 1] = done[i]
+    end
+  end
+  forget(done)
+  release(uniques, keyed, done)
+  if #fields > 0 then
+    redis.call('HSET', outcomes, unpack(fields))
+    redis.call('ZADD', kept, unpack(scores))
+  end
+  tell(waiters, done, 'completed', texts)
+  return places[#places] == first + (many - 1) * 6
 end
+local many = tonumber(plain)
+if many > 0 then tell(waiters, finish(entries, 2, 0, many), 'completed') end
+
 local function park(id, level, delay)
   if delay > 0 then
     redis.call('ZADD', delayed, (now + delay) * 32 + 20 - level, id)
@@ -107,18 +130,6 @@ local function stopped(id, asked)
 end
 local fronts = {}
 local verbs = {
-  complete = function(id, hold, number, text, extra)
-    redis.call('HDEL', jobs, id)
-    forget(id)
-    release(uniques, keyed, {id})
-    local keep = tonumber(number)
-    if keep > 0 then
-      redis.call('HSET', outcomes, id, text)
-      redis.call('ZADD', kept, now + keep, id)
-    end
-    tell(waiters, {id}, 'completed', {text})
-    completed = completed + 1
-  end,
   retry = function(id, hold, number, text, extra, asked)
     redis.call('HSET', state, id, extra)
     redis.call('HSET', errors, id, text)
@@ -131,7 +142,7 @@ local verbs = {
     if letter_jobs ~= jobs then
       redis.call('HSET', letter_jobs, id, redis.call('HGET', jobs, id) or '')
       redis.call('HDEL', jobs, id)
-      forget(id)
+      forget({id})
     end
     redis.call('HSET', letter_state, id, extra)
     redis.call('HSET', letter_errors, id, text)
@@ -155,9 +166,15 @@ local verbs = {
     if not stopped(id, asked) then park(id, tonumber(string.match(hold, '^%d+.(%d+)')), tonumber(number)) end
   end,
 }
-for i = entries + 2 * many, #ARGV, 6 do
+local i = entries + 2 * many
+while i <= #ARGV do
   local verb, id, hold, number, text, extra = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
-  if verb == 'follow' then
+  if verb == 'complete' then
+    local run = 1
+    while ARGV[i + 6 * run] == 'complete' and run < 1000 do run = run + 1 end
+    accepted = complete(i, run)
+    i = i + 6 * (run - 1)
+  elseif verb == 'follow' then
     if accepted and redis.call('HEXISTS', jobs, id) == 0 then
       local level = tonumber(extra)
       redis.call('HSET', jobs, id, struct.pack('>BBI6', 1, level, now) .. text)
@@ -174,6 +191,7 @@ for i = entries + 2 * many, #ARGV, 6 do
       verbs[verb](id, hold, number, text, extra, redis.call('SREM', cancels, id) == 1)
     end
   end
+  i = i + 6
 end
 for level, ids in pairs(fronts) do
   local reversed = {}
