@@ -17,6 +17,7 @@ from headrace.retry import Exponential
 from headrace.session import Session, SyncSession
 from headrace.settings import Settings, load_settings
 from headrace.task import Priority, Registry, Task, TaskDecorator, TaskOptions
+from headrace.worker.location import check_no_script_runs
 from headrace.worker.worker import Worker
 
 if TYPE_CHECKING:
@@ -138,7 +139,9 @@ class Headrace:
             ConnectionLost: The server could not be reached.
             ServerStartFailed: The default server could not be started.
             ServerTooOld: The server lacks what Headrace needs.
+            UsageError: A child process of a worker runs its script only for the tasks in it.
         """
+        check_no_script_runs("opens an app")
         if self._opening is None:
             self._opening = asyncio.Lock()
         async with self._opening:
@@ -191,6 +194,7 @@ class Headrace:
     def enqueue_sync(self, batch: Batch) -> list[Job[Any]]:
         """Send a batch from synchronous code; use `Task.enqueue_sync`. The app need not be open."""
         if self._sync is None:
+            check_no_script_runs("enqueues jobs")
             self._sync = SyncSession(self.settings, self)
         return self._sync.sender.send_sync(self._sync.link, batch)
 
