@@ -287,6 +287,10 @@ class Slots:
         except (RecordCorrupt, RecordTooNew, UnknownTask, IndexError) as error:
             self._settling.unreadable(attempt, error)
             return None
+        except Exception as error:  # noqa: BLE001 - the edge of a job: a model of a user may refuse with anything
+            if runner is not None:
+                self._failed(attempt, runner, error)
+            return None
 
     def _set_deadlines(self, attempt: Attempt, runner: Runner) -> None:
         began = attempt.started
