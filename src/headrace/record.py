@@ -14,6 +14,7 @@ Measured: an array decodes faster than a map; benchmarks/record_codec.py prints 
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 import msgspec
@@ -131,7 +132,7 @@ class BodyWriter:
         self._name = bytes([len(name)]) + name
         self._plain = b"\0" + self._name
         self._limit_bytes = limit_bytes
-        self._over = compress_over_bytes or limit_bytes
+        self._over = compress_over_bytes or sys.maxsize
 
     def write(self, arguments: bytes, keywords: dict[str, msgspec.Raw] | None, options: Options) -> bytes:
         """Return the body of one record.
