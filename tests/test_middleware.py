@@ -11,18 +11,17 @@ import pytest
 from headrace import Fixed, Headrace, JobStatus, Retry, current_job, resource
 from headrace.errors import ArgumentError, JobCancelled, JobFailed, OptionError
 from headrace.middleware import MAX_HOOKS, Hooks
-from tests.live import DEADLINE, fresh_app, opened, until, work_off, working
+from tests.live import DEADLINE, opened, until, work_off, working
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
     from headrace.context import CurrentJob
-    from headrace.server import PrivateServer
 
 
 @pytest.fixture
-async def app(server: PrivateServer) -> AsyncIterator[Headrace]:
-    async with opened(fresh_app(server.url)) as app:
+async def app(make_app: Callable[..., Headrace]) -> AsyncIterator[Headrace]:
+    async with opened(make_app()) as app:
         yield app
 
 

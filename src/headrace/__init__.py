@@ -8,8 +8,8 @@ if typing.TYPE_CHECKING:
     from headrace.arguments import resource
     from headrace.context import current_job
     from headrace.job import Job, JobStatus
+    from headrace.options import Priority
     from headrace.retry import Exponential, Fixed, Linear, Retry
-    from headrace.task import Priority
 
 __all__ = [
     "Exponential",
@@ -33,7 +33,7 @@ _HOMES = {
     "Job": "job",
     "JobStatus": "job",
     "Linear": "retry",
-    "Priority": "task",
+    "Priority": "options",
     "Retry": "retry",
     "current_job": "context",
     "resource": "arguments",

@@ -10,13 +10,14 @@ from headrace.errors import OptionError, UsageError
 from headrace.events import EventBus
 from headrace.ids import random_name
 from headrace.middleware import Hooks
+from headrace.options import Priority, TaskOptions, default_name
 from headrace.queue import Queue
 from headrace.reason import look_around
 from headrace.record import BodyWriter
 from headrace.retry import Exponential
 from headrace.session import Session, SyncSession
 from headrace.settings import Settings, load_settings
-from headrace.task import Priority, Registry, Task, TaskDecorator, TaskOptions
+from headrace.task import Registry, Task, TaskDecorator
 from headrace.worker.location import check_no_script_runs
 from headrace.worker.worker import Worker
 
@@ -99,19 +100,22 @@ class Headrace:
         process: bool = False,
     ) -> TaskDecorator: ...
     def task(self, function: Any = None, /, **options: Any) -> Any:  # type: ignore[misc]  # options are checked below
-        """Register a function as a task; see `headrace.task.TaskOptions` for the options.
+        """Register a function as a task; see `headrace.options.TaskOptions` for the options.
 
         Raises:
             OptionError: An option is unknown or out of its bounds, or another task has the name.
         """
 
         def register(target: Callable[..., Any]) -> Task[Any, Any, Any]:
-            name = options.get("name") or f"{target.__module__}.{target.__qualname__}".replace("__main__.", "")
+            name = options.get("name")
+            name = default_name(target) if name is None else name
             given = {"backoff": Exponential(), **options, "name": name}
             try:
                 checked = TaskOptions(**given)
             except TypeError as error:
-                raise OptionError(f"task '{name}': {error}. See headrace.task.TaskOptions for the options.") from error
+                raise OptionError(
+                    f"task '{name}': {error}. See headrace.options.TaskOptions for the options."
+                ) from error
             made: Task[Any, Any, Any] = Task(target, checked, self)
             self.tasks.add(made)
             return made

@@ -135,7 +135,7 @@ class Signature:
     def decode_result(self, payload: bytes | msgspec.Raw) -> Any:
         """Return a result in the annotated type; raises RecordCorrupt."""
         if self._result_decoder is None:
-            self._result_decoder = _make_decoder(self._hint("return", Any))
+            self._result_decoder = _make_decoder(self._hint("return", Any), f"task '{self.task}', its result")
         try:
             return self._result_decoder.decode(payload)
         except (msgspec.DecodeError, ValueError, TypeError) as error:
@@ -148,7 +148,7 @@ class Signature:
         hints = [self._hint(parameter.name, Any) for parameter in self._positional[:count]]
         if self._rest is not None:
             hints += [self._hint(self._rest.name, Any)] * (count - len(hints))
-        decoder = _make_decoder(types.GenericAlias(tuple, tuple(hints)) if hints else tuple[()])
+        decoder = _make_decoder(types.GenericAlias(tuple, tuple(hints)) if hints else tuple[()], f"task '{self.task}'")
         if len(self._decoders) < 64:  # noqa: PLR2004 - numbers of arguments remembered
             self._decoders[count] = decoder
         return decoder
@@ -158,7 +158,7 @@ class Signature:
         if parameter is None:
             text = f"task '{self.task}' takes no argument '{name}': it takes {self._signature}"
             raise RecordCorrupt(text + ". Give the new signature a new task name.")
-        decoder = _make_decoder(self._hint(parameter.name, Any))
+        decoder = _make_decoder(self._hint(parameter.name, Any), f"task '{self.task}', argument '{name}'")
         if len(self._keyword_decoders) < 256:  # noqa: PLR2004 - keyword names remembered
             self._keyword_decoders[name] = decoder
         return decoder
@@ -188,11 +188,11 @@ class Signature:
         return f"argument '{name}'{inner.rstrip('`')}: {text}"
 
 
-def _make_decoder(hint: Any) -> msgspec.msgpack.Decoder[Any]:
+def _make_decoder(hint: Any, where: str) -> msgspec.msgpack.Decoder[Any]:
     try:
         return msgspec.msgpack.Decoder(hint, dec_hook=decode_other)
     except TypeError as error:
-        text = f"the annotation {hint!r} cannot be read from a record: {error}"
+        text = f"{where}: the annotation {hint!r} cannot be read from a record: {error}"
         raise OptionError(text + ". Annotate with plain types, dataclasses, structs or models.") from error
 
 

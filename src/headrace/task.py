@@ -1,4 +1,4 @@
-"""Tasks: the options of `@app.task`, the registry, and what turns a call into a job to enqueue."""
+"""Tasks: functions that can be enqueued, the registry, and what turns a call into a job to enqueue."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, ov
 from headrace.arguments import Signature, keyword_payloads
 from headrace.errors import ArgumentError, OptionError, RecordCorrupt
 from headrace.ids import job_ids
-from headrace.keys import HIGHEST_PRIORITY, LOWEST_PRIORITY
+from headrace.options import PLAIN, JobOptions, TaskOptions, check_job_options, check_task_options
 from headrace.record import NO_OPTIONS, BodyWriter, Options, encode_value
-from headrace.retry import Backoff, Exponential
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -22,69 +21,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 C = TypeVar("C")
 R = TypeVar("R")
-
-#: Longest duration of any option, seconds: one year.
-MAX_SECONDS: Final = 31_536_000.0
-MAX_ATTEMPTS: Final = 1_000
-MAX_KEY_CHARACTERS: Final = 500
-
-
-class Priority(IntEnum):
-    """Named priorities; any whole number from 1 to 20 is one as well."""
-
-    LOW = 1
-    NORMAL = 5
-    HIGH = 10
-    CRITICAL = 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskOptions:
-    """What the jobs of a task have in common. Durations are seconds.
-
-    Attributes:
-        name: Name in records; the module and name of the function unless given.
-        queue: Queue of its jobs.
-        attempts: How often a job is tried, 1..1000.
-        backoff: Wait before each further attempt.
-        timeout: Soft timeout of an attempt: raised inside the task; None for none.
-        hard_timeout: After this the attempt is ended whatever it does; None: the soft timeout and 5 s more.
-        priority: 1..20.
-        keep_result: How long an outcome is kept after completion; 0: not at all; None: as HEADRACE_KEEP_RESULT says.
-        dead_letter: Queue that takes its dead jobs; None: they stay in their own.
-        retry_on: Exceptions that are worth another attempt; any other is final.
-        max_age: A job older than this is dead instead of being tried again; None for no limit.
-        process: Run a plain function in a child process, which is killed at its timeout.
-    """
-
-    name: str
-    queue: str = "default"
-    attempts: int = 3
-    backoff: Backoff = Exponential()  # noqa: RUF009 - frozen
-    timeout: float | None = None
-    hard_timeout: float | None = None
-    priority: int = Priority.NORMAL
-    keep_result: float | None = None
-    dead_letter: str | None = None
-    retry_on: tuple[type[Exception], ...] = (Exception,)
-    max_age: float | None = None
-    process: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobOptions:
-    """What one call does differently, as given to `using`; None means as the task says."""
-
-    delay: float = 0.0
-    priority: int | None = None
-    key: str | None = None
-    queue: str | None = None
-    attempts: int | None = None
-    timeout: float | None = None
-    keep_result: float | None = None
-
-
-PLAIN: Final = JobOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,9 +234,13 @@ class Registry:
         return sorted(self._tasks)
 
     def letters(self, queue: str) -> list[str]:
-        """Return the dead-letter queues that tasks of a queue name, sorted; the queue itself is none."""
-        found = {task.options.dead_letter for task in self._tasks.values() if task.options.queue == queue}
-        return sorted(letter for letter in found if letter and letter != queue)
+        """Return the dead-letter queues that tasks name, those of the tasks of a queue first; the queue itself is none.
+
+        A job of any task may be in any queue, since `using(queue=...)` says so.
+        """
+        options = [task.options for task in self._tasks.values()]
+        pairs = sorted((one.queue != queue, one.dead_letter) for one in options if one.dead_letter)
+        return [letter for letter in dict.fromkeys(letter for _, letter in pairs) if letter != queue]
 
     def queues(self) -> list[str]:
         """Return the queues that the tasks name, sorted."""
@@ -332,67 +272,3 @@ def split_calls(task: str, calls: Iterable[Sequence[Any]]) -> list[tuple[Sequenc
         text = f"task '{task}': call {index} of enqueue_many is {call!r:.100}"
         raise ArgumentError(text + ": expected (arguments,) or (arguments, keywords), such as (('a',), {'body': '1'}).")
     return pairs
-
-
-def check_seconds(what: str, value: object, *, low: float = 0.0, high: float = MAX_SECONDS) -> float:
-    """Return a duration in seconds.
-
-    Raises:
-        OptionError: It is no number from `low` to `high`; NaN is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise OptionError(f"{what}={value!r}: expected seconds from {low:g} to {high:g}.")
-    return float(value)
-
-
-def check_whole(what: str, value: object, low: int, high: int) -> int:
-    """Return a whole number; raises OptionError when it is none from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise OptionError(f"{what}={value!r}: expected a whole number from {low} to {high}.")
-    return int(value)
-
-
-def check_task_options(options: TaskOptions, function: Callable[..., Any]) -> TaskOptions:
-    """Return valid options of a task; raises OptionError."""
-    where = f"task '{options.name}': "
-    if not callable(function):
-        raise OptionError(f"{where}{function!r} is no function. Put @app.task above a def.")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise OptionError(f"{where}a generator cannot be a job. Return a list, or enqueue a job an item.")
-    if options.process and inspect.iscoroutinefunction(function):
-        raise OptionError(f"{where}process=True needs a plain def; a coroutine runs on the loop. Drop one of the two.")
-    check_whole(where + "attempts", options.attempts, 1, MAX_ATTEMPTS)
-    check_whole(where + "priority", options.priority, LOWEST_PRIORITY, HIGHEST_PRIORITY)
-    backoff: object = options.backoff
-    if not isinstance(backoff, Backoff):
-        raise OptionError(f"{where}backoff={options.backoff!r}: expected Fixed(...), Linear(...) or Exponential(...).")
-    for name in ("timeout", "hard_timeout", "max_age"):
-        if getattr(options, name) is not None:
-            check_seconds(where + name, getattr(options, name), low=0.001)
-    if options.keep_result is not None:
-        check_seconds(where + "keep_result", options.keep_result)
-    if options.hard_timeout is not None and options.timeout is not None and options.hard_timeout < options.timeout:
-        text = f"{where}hard_timeout={options.hard_timeout:g} is shorter than timeout={options.timeout:g}"
-        raise OptionError(text + ". The soft timeout comes first.")
-    given: object = options.retry_on
-    kinds = given if isinstance(given, tuple) else (given,)
-    if not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
-        raise OptionError(f"{where}retry_on={options.retry_on!r}: expected exception classes, such as (OSError,).")
-    return replace(options, retry_on=kinds)
-
-
-def check_job_options(options: JobOptions) -> JobOptions:
-    """Return valid options of a job; raises OptionError."""
-    check_seconds("delay", options.delay)
-    if options.priority is not None:
-        check_whole("priority", options.priority, LOWEST_PRIORITY, HIGHEST_PRIORITY)
-    if options.attempts is not None:
-        check_whole("attempts", options.attempts, 1, MAX_ATTEMPTS)
-    if options.timeout is not None:
-        check_seconds("timeout", options.timeout, low=0.001)
-    if options.keep_result is not None:
-        check_seconds("keep_result", options.keep_result)
-    key: object = options.key
-    if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY_CHARACTERS):
-        raise OptionError(f"key={key!r:.80}: expected a text of 1 to {MAX_KEY_CHARACTERS} characters.")
-    return options

@@ -15,10 +15,12 @@ from headrace.keys import QueueKeys
 from headrace.resp import pack_command
 from headrace.worker import plan
 from headrace.worker.plan import HORIZON, MAX_ASK, MAX_PREFETCH, Ask, Rate, plan_ask, plan_prefetch, share
-from tests.live import DEADLINE, fresh_app, opened, working
+from tests.live import DEADLINE, opened, working
 
 if TYPE_CHECKING:
-    from headrace.server import PrivateServer
+    from collections.abc import Callable
+
+    from headrace import Headrace
 
 counts = st.integers(0, 20_000)
 
@@ -102,10 +104,12 @@ def test_a_rate_of_no_time_is_zero() -> None:
 
 
 @pytest.mark.parametrize("limit", [None, 1])
-async def test_only_jobs_that_have_a_slot_count_as_started(server: PrivateServer, limit: int | None) -> None:
+async def test_only_jobs_that_have_a_slot_count_as_started(
+    make_app: Callable[..., Headrace], limit: int | None
+) -> None:
     names = [f"q{number}" for number in range(5)]
     entered, leave = asyncio.Event(), asyncio.Event()
-    app = fresh_app(server.url)
+    app = make_app()
 
     @app.task(name="slow")
     async def slow() -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from headrace import Exponential, Fixed, Linear, Retry
 from headrace.errors import EncodingError, JobFailed, JobTimeout, RecordTooLarge
+from headrace.options import TaskOptions
 from headrace.record import MAX_FAILURES, Failure, add_failure, read_failures
-from headrace.task import TaskOptions
 from headrace.worker import verdict
 from headrace.worker.verdict import (
     MAX_CLASS,
@@ -25,10 +25,12 @@ from headrace.worker.verdict import (
     describe_failure,
     judge,
 )
-from tests.live import DEADLINE, fresh_app, opened, working
+from tests.live import DEADLINE, opened, working
 
 if TYPE_CHECKING:
-    from headrace.server import PrivateServer
+    from collections.abc import Callable
+
+    from headrace import Headrace
 
 ERRORS = (ValueError("v"), OSError("o"), KeyError("k"), JobTimeout("t"), Retry(), Retry(after=7.0), Retry(reason="r"))
 seconds = st.floats(0.0, 31_536_000.0)
@@ -229,8 +231,10 @@ def test_of_many_failures_the_first_and_the_latest_are_kept(count: int) -> None:
         assert kept == [1, *range(count - MAX_FAILURES + 2, count + 1)]
 
 
-async def test_a_job_that_raises_the_unspeakable_is_dead_and_its_worker_goes_on(server: PrivateServer) -> None:
-    app = fresh_app(server.url)
+async def test_a_job_that_raises_the_unspeakable_is_dead_and_its_worker_goes_on(
+    make_app: Callable[..., Headrace],
+) -> None:
+    app = make_app()
 
     @app.task(name="open", attempts=1)
     async def open_file(name: str) -> str:

@@ -297,13 +297,15 @@ class Store:
         return sorted(name.decode() for name in reply)
 
 
-def check_queue_name(name: str) -> None:
+def check_queue_name(name: object) -> None:
     """Refuse a queue name that cannot be a hash tag.
 
     Raises:
-        OptionError: The name is empty, longer than 100 characters, or holds braces, white space or control characters.
+        OptionError: The name is no text, empty, longer than 100 characters, or holds braces, white space or control
+            characters.
     """
-    if not 0 < len(name) <= 100 or any(c in "{}" or c.isspace() or not c.isprintable() for c in name):  # noqa: PLR2004
+    fits = isinstance(name, str) and 0 < len(name) <= 100  # noqa: PLR2004 - as it says
+    if not fits or any(c in "{}" or c.isspace() or not c.isprintable() for c in str(name)):
         text = f"queue name {name!r}: expected 1 to 100 printable characters without white space and braces"
         raise OptionError(text + ". Rename the queue.")
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from headrace.errors import ResultTimeout
-from headrace.task import check_seconds
+from headrace.options import check_seconds
 from headrace.worker.running import WorkerStats
 
 if TYPE_CHECKING:

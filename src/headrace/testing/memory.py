@@ -212,17 +212,19 @@ class Memory(Store):
         )
 
     async def log_lines(self, client: Client, queue: str, job_id: str) -> list[str]:
-        """Return the log lines of a job."""
+        """Return what the task logged of a job."""
         job = self._get(queue, job_id)
         return list(job.log) if job is not None else []
 
     async def count_ahead(self, client: Client, queue: str, job_id: str, priority: int) -> tuple[int, bool]:
-        """Return how many jobs come before a waiting one; that there are no more."""
-        ids = [job.id for job in self._those(queue, JobStatus.WAITING)]
-        return (ids.index(job_id) if job_id in ids else 0), False
+        """Return how many jobs would come before a waiting one."""
+        waiting = self._those(queue, JobStatus.WAITING)
+        own = [job.id for job in waiting if job.priority == priority]
+        ahead = sum(1 for job in waiting if job.priority > priority)
+        return ahead + (own.index(job_id) if job_id in own else len(own)), False
 
     async def workers(self, client: Client) -> dict[str, WorkerFacts]:
-        """Return the registry of workers: there are none."""
+        """Return no worker: there is none."""
         return {}
 
     async def cancel(self, client: Client, queue: str, job_id: str) -> str:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from headrace.errors import OptionError, UsageError
 from headrace.ids import random_name
+from headrace.options import check_seconds, check_whole
 from headrace.store.store import check_queue_name
-from headrace.task import check_seconds, check_whole
 from headrace.worker.running import Running, WorkerStats
 from headrace.worker.signals import WorkerSignals
 
