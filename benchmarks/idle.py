@@ -2,8 +2,8 @@
 
     python benchmarks/idle.py [--seconds 60]
 
-The worker is a process of its own with 5 slots a queue. Commands are what the server's MONITOR shows of the worker; what
-a script does inside the server is part of its one command. Processor time is what the operating system charged the
+The worker is a process of its own with 5 slots a queue. Commands are what the server's MONITOR shows of the worker;
+what a script does inside the server is part of its one command. Processor time is what the operating system charged the
 worker; connections are those in the server's CLIENT LIST; timers are those in the worker's census.
 """
 

@@ -84,17 +84,14 @@ async def measure(url: str, jobs: int) -> None:
         long = [(await run.enqueue(PART), await run.drain(PART)) for _ in range(3)]
         for index, name in enumerate(("enqueue", "run")):
             little, much = (statistics.median(pair[index] for pair in pairs) * 1e6 for pairs in (short, long))
-            print(
-                f"{name:<8} a job   {little:.1f} us alone, {much:.1f} us among {jobs:,}: {much / little:.2f} (at most 1.2)"
-            )
+            among = f"{much:.1f} us among {jobs:,}: {much / little:.2f} (at most 1.2)"
+            print(f"{name:<8} a job   {little:.1f} us alone, {among}")
         run.sizes.clear()
         seconds = await run.drain(jobs)
         early, late = (size / 2**20 for size in (run.sizes[0], run.sizes[-1]))
-        print(
-            f"all of them   {1 / seconds:,.0f} jobs/s; worker's resident memory {early / 2**20:.1f} MB after 100,000 and ",
-            end="",
-        )
-        print(f"{late / 2**20:.1f} MB at the end: {(late - early) / 2**20:+.1f} MB (at most +5)")
+        print(f"all of them   {1 / seconds:,.0f} jobs/s")
+        grown = f"{early:.1f} MB after 100,000, {late:.1f} MB at the end: {late - early:+.1f} (at most +5)"
+        print(f"worker's resident memory   {grown}")
 
 
 def main() -> None:
