@@ -1,0 +1,131 @@
+"""Every example of the documents runs and prints what the page shows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from headrace.server import start_private_server
+from tests.docs.examples import Command, File, Lines, Reader, difference, steps
+from tests.tidy.tree import ROOT, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from headrace.server import PrivateServer
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[PrivateServer]:
+    """A server that only the page uses: its apps have the default prefix."""
+    with start_private_server(tmp_path / "server", extra=("--appendonly", "no", "--save", "")) as running:
+        yield running
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("page", [page for page in PAGES if list(steps(page.read_text()))], ids=name_of)
+def test_the_examples_run(page: Path, tmp_path: Path, own_server: PrivateServer) -> None:
+    folder = tmp_path / "page"
+    folder.mkdir()
+
+    found = list(Reader(folder, own_server.url).follow(page.read_text()))
+
+    assert not found, "\n\n".join(found)
+
+
+PAGE = """
+```python
+# shop.py
+x = 1
+```
+<!-- not run: it needs a network -->
+
+```console
+$ pip install x
+```
+
+<!-- background -->
+```console
+$ serve it
+ready
+```
+Text `a` and a <!-- comment -->.
+
+```python
+# shop.py, continued
+y = 2
+```
+
+```python
+print(1 + 1)  # 2
+await x
+```
+
+```console
+$ one a
+first
+second
+$ two
+```
+"""
+
+
+def test_a_page_is_read_in_order() -> None:
+    assert list(steps(PAGE)) == [
+        File("shop.py", "# shop.py\nx = 1\n", more=False),
+        Command("serve it", "ready", background=True),
+        File("shop.py", "# shop.py, continued\ny = 2\n", more=True),
+        Lines("print(1 + 1)  # 2\nawait x\n", "2"),
+        Command("one a", "first\nsecond", background=False),
+        Command("two", "", background=False),
+    ]
+
+
+def test_a_block_that_nobody_runs_is_refused() -> None:
+    with pytest.raises(ValueError, match="kind 'bash'"):
+        list(steps("```bash\nls\n```\n"))
+
+
+@pytest.mark.parametrize(
+    ("printed", "expected", "exact", "equal"),
+    [
+        ("a\n", "a", True, True),
+        ("a\nb\n", "a", True, False),
+        ("a\nb\nc\n", "a\n...", True, True),
+        ("a\nb\nc\n", "...\nc", True, True),
+        ("a\nc\n", "a\n...\nc", True, True),
+        ("a\nb\nb\nc\n", "a\n...\nc", True, True),
+        ("a\nb\n", "a\n...\nc", True, False),
+        ("took 12 ms\n", "took ...", True, True),
+        ("took 12 ms\n", "took 13 ms", True, False),
+        ("took 12 ms\n", "took 13 ms", False, True),
+        ("took 12 ms\n", "took 13 s", False, False),
+        ("9zm3k1q7w2ab000001   x\n", "0000000000ab00000f x", False, True),
+        ("", "", True, True),
+        ("a", "", True, False),
+    ],
+)
+def test_what_is_printed_is_compared(printed: str, expected: str, exact: bool, equal: bool) -> None:  # noqa: FBT001 columns of the table above
+    assert (difference(printed, expected, exact=exact) is None) is equal
+
+
+def test_a_wrong_example_is_found(tmp_path: Path) -> None:
+    page = "```python\n# app.py\nprint('a')\n```\n```console\n$ python app.py\nb\n$ python gone.py\n```\n"
+
+    found = list(Reader(tmp_path, "").follow(page))
+
+    assert [text.splitlines()[0] for text in found] == ["$ python app.py", "$ python gone.py"]
+
+
+def test_a_command_in_the_background_is_stopped_and_looked_at(tmp_path: Path) -> None:
+    folder = tmp_path / "page"
+    folder.mkdir()
+    page = "<!-- background -->\n```console\n$ sh -c 'echo ready 1; exec sleep 60'\nready 2\nsteady\n```\n"
+
+    (found,) = Reader(folder, "").follow(page)
+
+    assert "exit code -2; not printed: ['steady']" in found
