@@ -43,14 +43,14 @@ async def opened(app: Headrace) -> AsyncIterator[Headrace]:
 async def working(
     app: Headrace, queues: Sequence[str] | None = None, concurrency: int = 4, **options: Any
 ) -> AsyncIterator[Worker]:
-    """Run a worker beside the block; at the end it stops and must have let go of everything."""
+    """Run a worker beside the block, which has asked for jobs once; at the end it stops."""
     worker = app.worker(queues, concurrency, **options)
     running = asyncio.create_task(worker.run())
-    started = asyncio.create_task(worker.signals.started.wait())
+    started = asyncio.create_task(worker.signals.reserved.wait())
     await asyncio.wait({running, started}, timeout=DEADLINE, return_when=asyncio.FIRST_COMPLETED)
     started.cancel()
     try:
-        assert worker.signals.started.is_set(), "the worker did not start"
+        assert worker.signals.reserved.is_set(), "the worker did not ask for jobs"
         yield worker
     finally:
         worker.stop()

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import random
 import time
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from headrace.errors import CommandRefused, ConnectionLost
@@ -18,14 +17,13 @@ from headrace.record import FRESH, read_state
 from headrace.store import replies
 from headrace.worker.attempt import Attempt
 from headrace.worker.plan import Rate, plan_ask, plan_prefetch, share
-from headrace.worker.served import SETTLE_CALL_JOBS, split_entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from headrace.pool.link import Link
     from headrace.worker.host import Host
-    from headrace.worker.served import Entry, Served
+    from headrace.worker.served import Served
     from headrace.worker.settling import Settling
     from headrace.worker.slots import Slots
 
@@ -76,6 +74,8 @@ class Flights:
         self._slots = slots
         self._settling = settling
         self._lease_ms = lease_ms
+        settings = host.settings
+        self._limits = (settings.keep_finished_count, settings.keep_dead_count, round(settings.keep_dead * 1000))
         self._lease_lost = lease_lost
         self._looked = looked
         self._rate = Rate()
@@ -222,7 +222,9 @@ class Flights:
                 if served.reconcile:
                     await self._reconcile(served)
                 if served.plain or served.rich or served.starting:
-                    self._pack_settles(served, payloads, readers)
+                    for payload, detail in served.pack_settles(self._lease_ms, self._limits, FLIGHT_BYTES):
+                        payloads.append(payload)
+                        readers.append((served, "settle", detail))
             for served, start, prefetch in self._asks():
                 payloads.append(
                     self._host.store.pack_reserve(served.calls, served.worker, self._lease_ms, start, prefetch)
@@ -243,35 +245,6 @@ class Flights:
             self._land()
         self.total += 1
         return self._read(readers, answers, began)
-
-    def _pack_settles(self, served: Served, payloads: list[bytes], readers: list[tuple[Served, str, Any]]) -> None:
-        started, served.starting = served.starting, []
-        marks: list[Entry] = [
-            ("start", attempt.id_bytes, attempt.hold, 0, "", "")
-            for attempt in started
-            if attempt.id_bytes in served.attempts
-        ]
-        plain, rich = served.take(FLIGHT_BYTES)
-        spent_ms, served.spent = round(served.spent * 1000), 0.0
-        step = 2 * SETTLE_CALL_JOBS
-        calls: list[tuple[str | None, list[bytes], list[Entry]]] = [
-            *((None, plain[at : at + step], []) for at in range(0, len(plain), step)),
-            *((None, [], part) for part in split_entries(marks, SETTLE_CALL_JOBS)),
-            *(
-                (letter, [], part)
-                for letter, entries in rich.items()
-                for part in split_entries(entries, SETTLE_CALL_JOBS)
-            ),
-        ]
-        idle = int(not served.attempts and not served.rich)
-        settings = self._host.settings
-        limits = (settings.keep_finished_count, settings.keep_dead_count, round(settings.keep_dead * 1000))
-        for index, (letter, some, entries) in enumerate(calls):
-            last = index == len(calls) - 1
-            script = (served.calls if letter is None else served.store.queue(served.name, letter))["settle"]
-            head = (served.worker, self._lease_ms, idle if last else 0, spent_ms if last else 0, *limits)
-            payloads.append(script.pack((*head, len(some) // 2, *some, *chain.from_iterable(entries))))
-            readers.append((served, "settle", (letter, some, entries, started if last else [])))
 
     def _restore(self, readers: list[tuple[Served, str, Any]]) -> None:
         """Put back what was in a round trip that did not come back: what of it took effect is not known."""

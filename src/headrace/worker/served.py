@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import chain
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ TOGETHER: Final = ("follow",)
 
 #: Verb, id, hold, number, text, extra: see settle.lua.
 Entry: TypeAlias = tuple[str, bytes, bytes, int, bytes | str, str]
+#: What a call of settle carries: dead-letter queue, plain ids and holds, entries, attempts that it marks as started.
+Sent: TypeAlias = "tuple[str | None, list[bytes], list[Entry], list[Attempt]]"
 
 
 class Served:
@@ -117,6 +120,45 @@ class Served:
                     del entries[at:]
                     break
         return plain, rich
+
+    def pack_settles(self, lease_ms: int, limits: tuple[int, int, int], limit_bytes: int) -> list[tuple[bytes, Sent]]:
+        """Pack what is to be settled now, as calls of settle, and forget it.
+
+        Args:
+            lease_ms: Length of the lease that the calls extend.
+            limits: Finished jobs kept, dead jobs kept, and for how many ms: see settle.lua.
+            limit_bytes: About this much text travels at most.
+
+        Returns:
+            Each call with what is in it.
+        """
+        started, self.starting = self.starting, []
+        marks: list[Entry] = [
+            ("start", attempt.id_bytes, attempt.hold, 0, "", "")
+            for attempt in started
+            if attempt.id_bytes in self.attempts
+        ]
+        plain, rich = self.take(limit_bytes)
+        spent_ms, self.spent = round(self.spent * 1000), 0.0
+        step = 2 * SETTLE_CALL_JOBS
+        calls: list[tuple[str | None, list[bytes], list[Entry]]] = [
+            *((None, plain[at : at + step], []) for at in range(0, len(plain), step)),
+            *((None, [], part) for part in split_entries(marks, SETTLE_CALL_JOBS)),
+            *(
+                (letter, [], part)
+                for letter, entries in rich.items()
+                for part in split_entries(entries, SETTLE_CALL_JOBS)
+            ),
+        ]
+        idle = int(not self.attempts and not self.rich)
+        packed: list[tuple[bytes, Sent]] = []
+        for index, (letter, some, entries) in enumerate(calls):
+            last = index == len(calls) - 1
+            script = (self.calls if letter is None else self.store.queue(self.name, letter))["settle"]
+            head = (self.worker, lease_ms, idle if last else 0, spent_ms if last else 0, *limits)
+            payload = script.pack((*head, len(some) // 2, *some, *chain.from_iterable(entries)))
+            packed.append((payload, (letter, some, entries, started if last else [])))
+        return packed
 
 
 def split_entries(entries: list[Entry], count: int) -> list[list[Entry]]:
