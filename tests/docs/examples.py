@@ -2,8 +2,8 @@
 
 What a page may hold:
 
-    ```python, first line `# shop.py`       a file; `# shop.py, continued` adds to it
-    ```python, anything else                lines to put inside `async with app:`, with the app of the page's first
+    ``` with a first line `# shop.py`       a file; `# shop.py, continued` adds to it
+    ```python with anything else            lines to put inside `async with app:`, with the app of the page's first
                                             file; a comment behind a `print(...)` is what it prints
     ```console                              commands behind `$ `, each with what it prints
     <!-- background -->                     in front of a console block: it runs until the page ends or its files change
@@ -38,6 +38,7 @@ _BLOCK = re.compile(
 )
 _FILE = re.compile(r"# (?P<name>[\w/]+\.\w+)(?P<more>, continued)?\n")
 _PRINTED = re.compile(r"^ *print\(.*\)  # (.+)$", re.MULTILINE)
+_EXACT = re.compile(r"python [\w/]+\.py\b")
 _ID = re.compile(r"\b[0-9a-hjkmnp-tv-z]{12}[0-9a-f]{6}\b")
 _WORKER = re.compile(r"\b[0-9a-hjkmnp-tv-z]{10}\b")
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
@@ -93,14 +94,13 @@ def steps(page: str) -> Iterator[Step]:
     """
     for block in _BLOCK.finditer(page):
         kind, body, note = block["kind"], block["body"], block["note"] or ""
-        if kind in SHOWN_ONLY or re.match(r"not run: \S", note):
+        named = _FILE.match(body)
+        if re.match(r"not run: \S", note) or (kind in SHOWN_ONLY and not named):
             continue
-        if kind == "python":
-            named = _FILE.match(body)
-            if named:
-                yield File(named["name"], body, bool(named["more"]))
-            else:
-                yield Lines(body, "\n".join(_PRINTED.findall(body)))
+        if named:
+            yield File(named["name"], body, bool(named["more"]))
+        elif kind == "python":
+            yield Lines(body, "\n".join(_PRINTED.findall(body)))
         elif kind == "console":
             for command in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
                 text, _, printed = command.partition("\n")
@@ -205,7 +205,7 @@ class Reader:
 
     def _run(self, command: Command) -> Iterator[str]:
         printed, code = self._wait(self._open(command.text, subprocess.PIPE))
-        found = difference(printed, command.printed, exact=command.text.startswith("python "))
+        found = difference(printed, command.printed, exact=_EXACT.match(command.text) is not None)
         if found:
             yield f"$ {command.text}\nexit code {code}; {found}"
 

@@ -26,6 +26,7 @@ def own_server(tmp_path: Path) -> Iterator[PrivateServer]:
         yield running
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("page", [page for page in PAGES if list(steps(page.read_text()))], ids=name_of)
 def test_the_examples_run(page: Path, tmp_path: Path, own_server: PrivateServer) -> None:
