@@ -72,7 +72,7 @@ class Headrace:
         self._census = Census()
         self.events = EventBus(self._census, owner="app")
         self._session: Session | None = None
-        self._opening: asyncio.Lock | None = None
+        self._opening: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         self._opened = 0
         self._sync: SyncSession | None = None
 
@@ -146,9 +146,7 @@ class Headrace:
             UsageError: A child process of a worker runs its script only for the tasks in it.
         """
         check_no_script_runs("opens an app")
-        if self._opening is None:
-            self._opening = asyncio.Lock()
-        async with self._opening:
+        async with self._turn():
             if self._session is None:
                 self._session = await Session.open(self.settings, self._census, self, self.id)
                 self.events.start()
@@ -158,11 +156,20 @@ class Headrace:
     async def __aexit__(self, *exc: object) -> None:
         """Close the app with its last exit; afterwards the census is empty."""
         self._opened -= 1
-        if self._opened == 0:
-            await self._close()
+        # Why: whoever opens the app while it closes waits, or the close would take what the new session has made.
+        async with self._turn():
+            if self._opened == 0:
+                await self._close()
+
+    def _turn(self) -> asyncio.Lock:
+        """Return the lock of opening and closing; a lock belongs to one loop, and an app may outlive its loop."""
+        loop = asyncio.get_running_loop()
+        if self._opening is None or self._opening[0] is not loop:
+            self._opening = (loop, asyncio.Lock())
+        return self._opening[1]
 
     async def _close(self) -> None:
-        session, self._session, self._opening = self._session, None, None
+        session, self._session = self._session, None
         if session is None:
             return
         await self.events.aclose()
@@ -287,11 +294,16 @@ class Headrace:
             queues: Names, or names with the most slots each may use; without any, the queues of all tasks.
             concurrency: Slots; without one, the setting QUEUE_CONCURRENCY.
             **options: Further options of `Worker`.
+
+        Raises:
+            OptionError: A value is out of its bounds.
         """
+        if isinstance(queues, str):
+            raise OptionError(f"queues={queues!r}: expected a list of names, or names with slots. Pass [{queues!r}].")
         limits = (
             dict(queues) if isinstance(queues, dict) else dict.fromkeys(queues or self.tasks.queues() or ["default"])
         )
-        return Worker(self, limits, concurrency or self.settings.queue_concurrency, **options)
+        return Worker(self, limits, self.settings.queue_concurrency if concurrency is None else concurrency, **options)
 
     def subscribe(self, event: str, callback: Callable[[Event], object], *, limit: int = 1024) -> Subscription:
         """Call back on events of this process: `job.completed`, `job.*`, `*`. Closed with the app.

@@ -47,7 +47,9 @@ class Inline:
         self._resources = resources
         self._raise_errors = raise_errors
         self._context = contextvars.copy_context()
-        self._before: tuple[Session | None, int, asyncio.Lock | None, SyncSession | None] | None = None
+        self._before: (
+            tuple[Session | None, int, tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None, SyncSession | None] | None
+        ) = None
         self._subscriptions: list[Subscription] = []
 
     @property
