@@ -204,6 +204,22 @@ async def test_a_stopping_worker_kills_the_child_of_a_running_job_and_hands_the_
     assert job.attempts == 0
 
 
+async def test_a_worker_that_stops_while_a_child_starts_leaves_none(app: Headrace) -> None:
+    pid = add(app, process_tasks.pid)
+
+    async with working(app, grace=0.0):
+        job = await pid.enqueue()
+
+        async def probe() -> bool:
+            return bool(children(app))
+
+        await until(probe, "a child is started")
+
+    await job.refresh()
+    assert job.status is JobStatus.WAITING
+    assert children(app) == []
+
+
 async def test_a_child_that_does_not_end_by_itself_is_killed_at_the_end(
     app: Headrace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

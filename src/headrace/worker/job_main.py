@@ -2,6 +2,8 @@
 
 The child does not outlive its worker: it ends when its socket does, and on Linux the kernel kills it with the worker
 (PR_SET_PDEATHSIG), also in the middle of a job. Elsewhere a job that runs then is finished first, and not recorded.
+What a task has started itself ends with its child whenever the worker lives to see to it.
+
 SIGINT and SIGTERM do nothing here: when a whole group of processes is told to stop, the worker decides what becomes of
 running jobs. What the task starts itself gets the usual signals.
 """

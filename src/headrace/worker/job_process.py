@@ -118,9 +118,10 @@ class JobProcess(asyncio.Protocol):
             text = f"child process {self.pid} was not ready within {START_TIMEOUT:g} s, and was killed"
             raise ProcessDied(text + ". Make the modules of its tasks faster to import.") from error
         except BaseException:
-            self._socket.close()
             self.kill()
-            self._await_end()
+            if self._transport is None:
+                self._socket.close()
+                self._await_end()
             raise
         if self.gone.done():
             raise ProcessDied(f"while it started, {self.end_text()}", code=self.code)

@@ -2,6 +2,9 @@
 
 A child is started when a job first needs it, and then runs one job at a time until the worker stops. Function and
 arguments travel as names and msgpack, results and errors come back as msgpack and text; see frames.py and remote.py.
+
+Measured: a job that does nothing takes 0.15 to 0.25 ms in one child, where a coroutine takes 0.01 ms; a child is ready
+0.2 to 0.3 s after its start, which keeps the loop for 0.5 ms. `python benchmarks/executors.py` prints them (2 cores).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A bounded pool of threads for plain functions, whose results come back to the loop in batches.
 
-Measured: about 45 us a job that does nothing, where a coroutine takes 15 us; benchmarks/executors.py prints both.
+Measured: a job that does nothing takes about 0.03 ms, where a coroutine takes 0.01 ms; `python benchmarks/executors.py`
+prints both (2 cores).
 """
 
 from __future__ import annotations
