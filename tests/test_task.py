@@ -7,6 +7,8 @@ import dataclasses
 import functools
 import inspect
 import math
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +21,19 @@ from tests.live import DEADLINE, opened, sibling, working
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import PurePath
+    from pathlib import Path, PurePath
+
+
+SHOP = """
+from headrace import Headrace
+
+app = Headrace()
+
+@app.task
+def work() -> None: ...
+
+print(work.name)
+"""
 
 
 @dataclasses.dataclass
@@ -78,12 +92,30 @@ def test_a_task_looks_like_its_function(closed: Headrace) -> None:
     assert repr(documented) == f"<Task {documented.name} on default>"
 
 
-def test_a_task_of_a_script_is_named_without_main(closed: Headrace) -> None:
-    def work() -> None: ...
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (["shop.py"], "shop.work"),
+        (["-m", "shop"], "shop.work"),
+        (["-c", "import shop; print(shop.work.name)"], "shop.work"),
+        (["-m", "shops.mail"], "shops.mail.work"),
+        (["-m", "shops"], "shops.__main__.work"),
+        (["-c", SHOP], "work"),
+    ],
+    ids=" ".join,
+)
+def test_a_task_of_a_script_is_named_as_the_worker_that_imports_it_names_it(
+    tmp_path: Path, command: list[str], name: str
+) -> None:
+    (tmp_path / "shops").mkdir()
+    for path in ("shop.py", "shops/mail.py", "shops/__main__.py"):
+        (tmp_path / path).write_text(SHOP)
 
-    work.__module__, work.__qualname__ = "__main__", "work"
+    done = subprocess.run(
+        [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=30
+    )
 
-    assert closed.task(work).name == "work"
+    assert done.stdout.splitlines()[-1] == name
 
 
 def test_the_same_function_may_be_registered_again(closed: Headrace) -> None:

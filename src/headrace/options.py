@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from headrace.errors import OptionError
@@ -53,7 +55,7 @@ class TaskOptions:
     name: str
     queue: str = "default"
     attempts: int = 3
-    backoff: Backoff = Exponential()  # noqa: RUF009 - frozen
+    backoff: Backoff = Exponential()  # noqa: RUF009 - it cannot be changed, so all may share it
     timeout: float | None = None
     hard_timeout: float | None = None
     priority: int = Priority.NORMAL
@@ -81,7 +83,10 @@ PLAIN: Final = JobOptions()
 
 
 def default_name(function: object) -> str:
-    """Return the name of a task that is given none: its module and name, without `__main__`.
+    """Return the name of a task that is given none: its module and name.
+
+    A function of the script that was started is named as if that had been imported, as a worker does: `python shop.py`
+    enqueues for `headrace worker shop:app`. What was typed in or given with -c has no module.
 
     Raises:
         OptionError: It is no function, or has no name.
@@ -91,7 +96,20 @@ def default_name(function: object) -> str:
     name = getattr(function, "__qualname__", None)
     if name is None:
         raise OptionError(f"{function!r:.100} has no name of its own. Give it one: @app.task(name=...).")
-    return f"{function.__module__}.{name}".removeprefix("__main__.")
+    return f"{_module_of(function)}.{name}".removeprefix("__main__.")
+
+
+def _module_of(function: object) -> str:
+    module = str(getattr(function, "__module__", ""))
+    main = sys.modules.get(module)
+    if module not in {"__main__", "__mp_main__"} or main is None:
+        return module
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name != module:
+        # It was started as `python -m name`.
+        return str(spec.name)
+    script = getattr(main, "__file__", None)
+    return Path(script).stem if script else "__main__"
 
 
 def check_task_name(name: object) -> None:
