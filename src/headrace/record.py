@@ -304,13 +304,17 @@ class State(msgspec.Struct, frozen=True):
 
 
 FRESH: Final = State()
+#: Attempts, stalls and deferrals.
+COUNTS: Final = 3
 
 
 def read_state(data: bytes | None) -> State:
     """Read the counts of a job; None is a job that has none. Raises RecordCorrupt."""
     if not data:
         return FRESH
-    parts = data.decode("ascii", "replace").split(" ", 3)
-    if len(parts) < 3 or not all(part.isdigit() for part in parts[:3]):  # noqa: PLR2004 - the three counts
+    parts = data.decode("ascii", "replace").split(" ", COUNTS)
+    counts, reason = parts[:COUNTS], parts[COUNTS:]
+    if len(counts) < COUNTS or not all(part.isdigit() for part in counts):
         raise RecordCorrupt(f"the counts of a job read {data!r}: expected three whole numbers.")
-    return State(int(parts[0]), int(parts[1]), int(parts[2]), parts[3] if len(parts) > 3 else "")  # noqa: PLR2004
+    attempts, stalls, deferrals = map(int, counts)
+    return State(attempts, stalls, deferrals, reason[0] if reason else "")

@@ -264,7 +264,8 @@ def split_calls(task: str, calls: Iterable[Sequence[Any]]) -> list[tuple[Sequenc
     """
     pairs: list[tuple[Sequence[Any], Mapping[str, Any]]] = []
     for index, call in enumerate(calls):
-        if isinstance(call, (tuple, list)) and 1 <= len(call) <= 2 and isinstance(call[0], (tuple, list)):  # noqa: PLR2004
+        shaped = isinstance(call, (tuple, list)) and len(call) in {1, 2}
+        if shaped and isinstance(call[0], (tuple, list)):
             keywords = call[1] if len(call) == 2 else {}  # noqa: PLR2004 - a pair
             if isinstance(keywords, dict):
                 pairs.append((tuple(call[0]), keywords))

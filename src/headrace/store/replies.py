@@ -210,7 +210,7 @@ def parse_counts(reply: list[Any]) -> Counts:
     for name, value in meta.items():
         if name[0] == "m" and name[1].isdigit():
             stamp = meta.get(name + "@")
-            if not name.endswith("@") and stamp is not None and 0 <= this_minute - stamp < 60:  # noqa: PLR2004 - minutes
+            if not name.endswith("@") and stamp is not None and 0 <= this_minute - stamp < 60:  # noqa: PLR2004 - minutes of one hour
                 minutes.setdefault(name.lstrip("m0123456789"), {})[this_minute - stamp] = value
         else:
             totals[name] = value
