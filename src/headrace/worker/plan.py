@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 #: Work that is held ahead of the slots, in seconds of this worker's own throughput: a few round trips.
-HORIZON: Final = 0.008
+HORIZON: Final = 0.016
 #: Jobs held ahead at most, and jobs asked for in one round trip at most.
 MAX_PREFETCH: Final = 1_000
 MAX_ASK: Final = 2_000
@@ -37,7 +37,7 @@ def plan_prefetch(rate: float, concurrency: int) -> int:
 
     Example:
         >>> plan_prefetch(50_000.0, 100), plan_prefetch(10_000.0, 100), plan_prefetch(20.0, 100)
-        (400, 80, 0)
+        (400, 160, 0)
     """
     return min(MAX_PREFETCH, 4 * concurrency, int(rate * HORIZON))
 
