@@ -308,16 +308,18 @@ async def test_queues_that_share_a_dead_letter_queue_get_back_their_own(app: Hea
 async def test_a_dead_letter_is_found_through_its_own_queue_and_through_the_dead_letter_queue(app: Headrace) -> None:
     @app.task(queue="mail", attempts=1, dead_letter="dead")
     async def work() -> None:
+        await current_job().log("trying")
         raise ValueError("no")
 
-    job = await work.enqueue()
-    await work_off(app)
+    job = await work.using(queue="elsewhere").enqueue()
+    await work_off(app, ["elsewhere"])
 
     for seen in (job, app.queue("dead").job(job.id)):
         await seen.refresh()
+        assert await seen.log_lines() == ["trying"]
         assert (seen.status, seen.task, seen.failures[0].message) == (JobStatus.FAILED, work.name, "no")
         assert seen.details is not None
-        assert seen.details.origin == "mail"
+        assert seen.details.origin == "elsewhere"
 
 
 # Listing

@@ -245,7 +245,9 @@ class Headrace:
     async def log_lines(self, queue: str, job_id: str) -> list[str]:
         """Return the log lines of a job; use `Job.log_lines`."""
         session = self._open_session
-        return await session.store.log_lines(session.user, queue, job_id)
+        # Why: what a dead letter logged stays where it ran.
+        (state,) = await session.store.states(session.user, queue, (job_id,))
+        return await session.store.log_lines(session.user, state.origin or queue, job_id)
 
     async def surroundings(self, queue: str, job_id: str, found: Found) -> Surroundings:
         """Look at what stands around a job; use `Job.why`."""

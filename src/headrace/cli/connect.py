@@ -1,0 +1,39 @@
+"""Open an app without tasks for one command: what looks at queues and jobs needs no code of the user."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from headrace.app import Headrace
+
+T = TypeVar("T")
+
+#: Annotation of the option `--url`.
+UrlOption = Annotated[
+    str | None, typer.Option("--url", help="Server; else REDIS_URL, else the default server of this folder.")
+]
+
+
+def with_app(url: str | None, work: Callable[[Headrace], Coroutine[Any, Any, T]]) -> T:
+    """Open an app, do one piece of work with it, and close it.
+
+    Args:
+        url: Server; None takes it from the settings.
+        work: Called with the open app.
+
+    Raises:
+        HeadraceError: The server could not be reached, or the work failed.
+    """
+    from headrace.app import Headrace
+
+    async def run() -> T:
+        async with Headrace(url) as app:
+            return await work(app)
+
+    return asyncio.run(run())

@@ -1,0 +1,209 @@
+"""The command `headrace queues`, on a real server, without the code of the app."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import typer
+
+from headrace.queue import QueueStats
+from tests.cli.command import Command, run_with
+from tests.live import work_off
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headrace import Headrace, Job
+
+COUNTS = ("waiting", "delayed", "active", "completed", "failed", "cancelled")
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Headrace]) -> Headrace:
+    return make_app()
+
+
+@pytest.fixture
+def command(app: Headrace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    return Command(app, capsys, monkeypatch)
+
+
+def enqueue(app: Headrace, *outcomes: str) -> list[Job[Any]]:
+    """Have one job of queue 'mail' a word: done and dead ones are run, waiting, delayed and cancelled ones are not."""
+
+    @app.task(name="mail", queue="mail", attempts=1, dead_letter="mail-dead", keep_result=600)
+    async def mail(outcome: str) -> str:
+        if outcome == "dead":
+            raise ValueError("no such address")
+        return outcome
+
+    async def work() -> list[Job[Any]]:
+        jobs = [await mail.enqueue(outcome) for outcome in outcomes if outcome in {"done", "dead"}]
+        await work_off(app, ["mail"])
+        for outcome in outcomes:
+            if outcome not in {"done", "dead"}:
+                jobs.append(await mail.using(delay=60.0 if outcome == "delayed" else 0.0).enqueue(outcome))
+            if outcome == "cancelled":
+                await jobs[-1].cancel()
+        return jobs
+
+    found: list[Job[Any]] = run_with(app, work)
+    return found
+
+
+def stats_of(app: Headrace, name: str) -> QueueStats:
+    found: QueueStats = run_with(app, lambda: _stats(app, name))
+    return found
+
+
+async def _stats(app: Headrace, name: str) -> QueueStats:
+    return await app.queue(name).stats()
+
+
+def test_list_shows_every_queue_with_its_counts(app: Headrace, command: Command) -> None:
+    enqueue(app, "done", "done", "dead", "delayed", "cancelled", "waiting")
+
+    lines = command("queues", "list").out.splitlines()
+    rows = command("queues", "list", "--json").json
+
+    assert lines[0].split() == ["queue", *COUNTS, "paused", "jobs/s", "errors", "oldest"]
+    assert [line.split()[:8] for line in lines[1:]] == [
+        ["mail", "1", "1", "0", "2", "0", "1", "no"],
+        ["mail-dead", "0", "0", "0", "0", "1", "0", "no"],
+    ]
+    assert [(row["queue"], *(row[count] for count in COUNTS)) for row in rows] == [
+        ("mail", 1, 1, 0, 2, 0, 1),
+        ("mail-dead", 0, 0, 0, 0, 1, 0),
+    ]
+    assert rows[0].keys() == {"queue", *QueueStats.__slots__}
+
+
+def test_list_without_any_queue_says_so(command: Command) -> None:
+    assert command("queues", "list") == (0, "No queue was ever used below this prefix.\n", "")
+    assert command("queues", "list", "--json").json == []
+
+
+def test_stats_show_one_queue(app: Headrace, command: Command) -> None:
+    enqueue(app, "done", "dead", "waiting")
+
+    text = command("queues", "stats", "mail").out
+    found = command("queues", "stats", "mail", "--json").json
+
+    facts = dict(line.split(maxsplit=1) for line in text.splitlines())
+    assert (facts["queue"], facts["completed"], facts["waiting"], facts["paused"]) == ("mail", "1", "1", "no")
+    assert "error rate  50.0 % of the attempts of the last hour" in text
+    assert (found["queue"], found["completed"], found["error_rate"]) == ("mail", 1, 0.5)
+
+
+@pytest.mark.parametrize("words", [["stats", "mial"], ["retry", "mial"], ["clear", "mial", "--status", "failed", "-y"]])
+def test_a_mistyped_name_is_no_empty_queue(app: Headrace, command: Command, words: list[str]) -> None:
+    enqueue(app, "waiting")
+
+    done = command("queues", *words)
+
+    assert done == (1, "", "Queue 'mial' was never used. Did you mean 'mail'?\n")
+
+
+def test_pause_and_resume_say_what_they_changed(app: Headrace, command: Command) -> None:
+    enqueue(app, "waiting")
+
+    texts = [command("queues", word, "mail").out for word in ("pause", "pause", "resume", "resume")]
+    first = command("queues", "pause", "mail", "--json").json
+    paused = stats_of(app, "mail").paused
+    second = command("queues", "resume", "mail", "--json").json
+
+    assert texts == [
+        "Queue 'mail' is paused.\n",
+        "Queue 'mail' was paused already.\n",
+        "Queue 'mail' is running.\n",
+        "Queue 'mail' was running already.\n",
+    ]
+    assert first == {"queue": "mail", "paused": True, "changed": True}
+    assert second == {"queue": "mail", "paused": False, "changed": True}
+    assert paused
+
+
+@pytest.mark.parametrize(("status", "queue"), [("waiting", "mail"), ("cancelled", "mail"), ("failed", "mail-dead")])
+def test_clear_deletes_the_jobs_of_one_status(app: Headrace, command: Command, status: str, queue: str) -> None:
+    enqueue(app, "dead", "dead", "cancelled", "cancelled", "waiting", "waiting")
+
+    done = command("queues", "clear", queue, "--status", status, "--yes")
+
+    assert done == (0, f"Deleted 2 {status} jobs of queue '{queue}'.\n", "")
+    assert getattr(stats_of(app, queue), status) == 0
+    again = command("queues", "clear", queue, "--status", status, "--yes", "--json")
+    assert again.json == {"queue": queue, "status": status, "cleared": 0}
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_clear_wants_a_yes_where_nobody_can_be_asked(app: Headrace, command: Command, options: list[str]) -> None:
+    enqueue(app, "waiting")
+
+    done = command("queues", "clear", "mail", "--status", "waiting", *options)
+
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "clear deletes all waiting jobs of queue 'mail'. Add --yes to say that this is wanted.\n"
+    assert stats_of(app, "mail").waiting == 1
+
+
+@pytest.mark.parametrize(("answer", "left"), [("y", 0), ("n", 1)])
+def test_clear_asks_at_a_terminal(
+    app: Headrace, command: Command, monkeypatch: pytest.MonkeyPatch, answer: str, left: int
+) -> None:
+    enqueue(app, "waiting")
+    asked: list[str] = []
+    monkeypatch.setattr("headrace.cli.queues.is_terminal", lambda: True)
+
+    def confirm(text: str, **_: bool) -> None:
+        asked.append(text)
+        if answer != "y":
+            raise typer.Abort
+
+    monkeypatch.setattr("typer.confirm", confirm)
+
+    done = command("queues", "clear", "mail", "--status", "waiting")
+
+    assert asked == ["Delete 1 waiting job of queue 'mail' for good?"]
+    assert stats_of(app, "mail").waiting == left
+    assert done.code == (0 if answer == "y" else 1)
+
+
+def test_clear_names_what_can_be_cleared(command: Command) -> None:
+    done = command("queues", "clear", "mail", "--status", "active", "--yes")
+
+    assert (done.code, done.out) == (2, "")
+    assert "--status active: expected one of waiting, delayed, completed, failed, cancelled." in done.err
+
+
+def test_retry_brings_dead_letters_home_without_the_code_of_the_app(app: Headrace, command: Command) -> None:
+    enqueue(app, "dead", "dead", "dead")
+
+    found = command("queues", "retry", "mail", "--json").json
+    again = command("queues", "retry", "mail")
+
+    assert found == {"queue": "mail", "retried": 3}
+    assert again.out == "Put 0 dead jobs back.\n"
+    assert (stats_of(app, "mail").waiting, stats_of(app, "mail-dead").failed) == (3, 0)
+
+
+def test_retry_of_the_dead_letter_queue_brings_them_home_too(app: Headrace, command: Command) -> None:
+    enqueue(app, "dead")
+
+    done = command("queues", "retry", "mail-dead")
+
+    assert done.out == "Put 1 dead job back.\n"
+    assert (stats_of(app, "mail").waiting, stats_of(app, "mail-dead").waiting) == (1, 0)
+
+
+def test_a_server_that_is_not_there_is_one_sentence_and_code_1(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_ACQUIRE_TIMEOUT_MS", "50")
+    command.url = "unix:///nowhere/server.sock"
+
+    done = command("queues", "list")
+
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("ConnectionLost: ")
+    assert len(done.err.splitlines()) == 1
