@@ -73,17 +73,17 @@ CASES = [
     Case("cancelled", "It was cancelled 42 ms ago.", found("cancelled", at_ms=NOW - 42), SERVED),
     Case("delayed", "It is due in 3.2 s.", found("delayed", **DELAYED), ALONE),
     Case("delayed", "It is due in 3.2 s after 2 attempts (ValueError).", found("delayed", **DELAYED, **TRIED), SERVED),
-    Case("delayed", "It is due since 500 ms.", found("delayed", **OVERDUE), SERVED),
+    Case("delayed", "It was due 500 ms ago.", found("delayed", **OVERDUE), SERVED),
     Case(
         "no-worker",
-        "It is due since 500 ms. No live worker serves queue 'mail': start one with "
+        "It was due 500 ms ago. No live worker serves queue 'mail': start one with "
         "`headrace worker module:app -q mail`.",
         found("delayed", **OVERDUE),
         ALONE,
     ),
     Case(
         "paused",
-        "It is due since 500 ms. Queue 'mail' is paused: resume it with `headrace queues resume mail`.",
+        "It was due 500 ms ago. Queue 'mail' is paused: resume it with `headrace queues resume mail`.",
         found("delayed", paused=True, **OVERDUE),
         SERVED,
     ),

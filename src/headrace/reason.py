@@ -137,10 +137,10 @@ def _cancelled(found: Found, _around: Surroundings) -> Reason:
 
 def _delayed(found: Found, around: Surroundings) -> Reason:
     left = found.at_ms - found.now_ms
-    due = f"due in {span(left)}" if left > 0 else f"due since {span(-left)}"
+    due = f"is due in {span(left)}" if left > 0 else f"was due {span(-left)} ago"
     if found.state.deferrals:
-        return Reason("deferred", f"{_deferred(found)} It is {due}, when a worker looks at it again.")
-    text = f"It is {due}{_after_failures(found)}."
+        return Reason("deferred", f"{_deferred(found)} It {due}, when a worker looks at it again.")
+    text = f"It {due}{_after_failures(found)}."
     if left <= 0 and not around.workers:
         return Reason("no-worker", f"{text} {_no_worker(around)}")
     if left <= 0 and found.paused:
