@@ -28,16 +28,17 @@ class IdSource:
 
     def reset(self) -> None:
         """Start with new random characters."""
-        self._start = random_name(12)
-        self._next = count().__next__
+        # Why: one assignment, so that a thread never joins the characters of one start to the number of another.
+        self._source = random_name(12), count().__next__
 
     def make(self) -> str:
         """Return the next id, 18 characters."""
-        number = self._next()
+        start, following = self._source
+        number = following()
         if number > _COUNTER_LIMIT:
             self.reset()
-            number = self._next()
-        return f"{self._start}{number:06x}"
+            return self.make()
+        return f"{start}{number:06x}"
 
 
 job_ids = IdSource()
