@@ -50,21 +50,27 @@ class Sender:
 
     async def send(self, link: Link, batch: Batch) -> list[Job[Any]]:
         """Send a batch; raises ConnectionLost or CommandRefused."""
-        if batch.queue not in self._known:
-            await self._store.remember_queues(link, (batch.queue,))
-            self._note(batch.queue)
+        timed = _Timed(link, self._timeout)
+        while batch.queue not in self._known:
+            try:
+                await self._store.remember_queues(timed, (batch.queue,))
+            except ConnectionLost:
+                if timed.is_over:
+                    raise
+            else:
+                self._note(batch.queue)
         holders: list[str] = []
         for part in _parts(batch):
-            deadline = time.monotonic() + self._timeout
+            timed = _Timed(link, self._timeout)
             resent = False
             while True:
                 payloads = self._pack(batch, part, resent=resent)
                 try:
-                    replies = await self._store.run(link, payloads)
+                    replies = await self._store.run(timed, payloads)
                 except ConnectionLost:
                     # Why: what took effect is unknown; ids already accepted are skipped by the script.
                     resent = True
-                    if time.monotonic() >= deadline:
+                    if timed.is_over:
                         raise
                 else:
                     holders += self._read(batch, replies)
@@ -75,16 +81,16 @@ class Sender:
         """Send a batch from synchronous code; raises ConnectionLost or CommandRefused."""
         holders: list[str] = []
         for part in _parts(batch):
-            deadline = time.monotonic() + self._timeout
+            timed = _TimedSync(link, self._timeout)
             resent = False
             while True:
                 payloads = self._pack(batch, part, resent=resent)
                 note = pack_command("SADD", queues_key(self._store.prefix), batch.queue)
                 try:
-                    replies = self._store.run_sync(link, [note, *payloads])
+                    replies = self._store.run_sync(timed, [note, *payloads])
                 except ConnectionLost:
                     resent = True
-                    if time.monotonic() >= deadline:
+                    if timed.is_over:
                         raise
                 else:
                     holders += self._read(batch, replies[1:])
@@ -115,6 +121,42 @@ class Sender:
         if len(self._known) >= MAX_KNOWN_QUEUES:
             self._known.clear()
         self._known.add(queue)
+
+
+class _Timed:
+    """A link whose round trips have to end by one time."""
+
+    __slots__ = ("_deadline", "_link")
+
+    def __init__(self, link: Link, timeout: float) -> None:
+        self._link = link
+        self._deadline = time.monotonic() + timeout
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() >= self._deadline
+
+    async def roundtrip(self, payload: bytes, count: int) -> list[Any]:
+        left = max(0.001, self._deadline - time.monotonic())
+        return await self._link.roundtrip(payload, count, timeout=left)
+
+
+class _TimedSync:
+    """A link for synchronous code whose round trips have to end by one time."""
+
+    __slots__ = ("_deadline", "_link")
+
+    def __init__(self, link: SyncLink, timeout: float) -> None:
+        self._link = link
+        self._deadline = time.monotonic() + timeout
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() >= self._deadline
+
+    def roundtrip(self, payload: bytes, count: int) -> list[Any]:
+        left = max(0.001, self._deadline - time.monotonic())
+        return self._link.roundtrip(payload, count, timeout=left)
 
 
 def _parts(batch: Batch) -> Iterator[list[str | bytes]]:
