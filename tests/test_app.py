@@ -52,7 +52,7 @@ async def test_the_census_is_empty_after_each_of_many_openings(make_app: Callabl
                 assert [await job.result(DEADLINE) for job in jobs] == [number] * 3
             assert {Kind.CONNECTION, Kind.SUBSCRIPTION} <= kinds(app)
         assert app.census() == []
-        assert app._sync is None
+        assert not app._sync.is_open
 
 
 async def test_an_app_opened_twice_closes_with_its_last_exit(make_app: Callable[..., Headrace]) -> None:

@@ -231,7 +231,7 @@ async def test_wrong_arguments_are_a_type_error_before_anything_is_written(
         await task.enqueue_many([(args, kwargs)])
 
     assert await keys_of(app) == []
-    assert app._sync is None
+    assert not app._sync.is_open
 
 
 async def test_one_wrong_call_of_many_writes_none(app: Headrace) -> None:

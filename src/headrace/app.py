@@ -15,7 +15,7 @@ from headrace.queue import Queue
 from headrace.reason import look_around
 from headrace.record import BodyWriter
 from headrace.retry import Exponential
-from headrace.session import Session, SyncSession
+from headrace.session import Session, SyncSide
 from headrace.settings import Settings, load_settings
 from headrace.task import Registry, Task, TaskDecorator
 from headrace.worker.location import check_no_script_runs
@@ -74,7 +74,7 @@ class Headrace:
         self._session: Session | None = None
         self._opening: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         self._opened = 0
-        self._sync: SyncSession | None = None
+        self._sync = SyncSide(lambda: self.settings, self)
 
     # Tasks
 
@@ -178,9 +178,7 @@ class Headrace:
 
     def close_sync(self) -> None:
         """Close what `enqueue_sync` opened; it opens again on the next use."""
-        sync, self._sync = self._sync, None
-        if sync is not None:
-            sync.close()
+        self._sync.close()
 
     @property
     def _open_session(self) -> Session:
@@ -204,10 +202,8 @@ class Headrace:
 
     def enqueue_sync(self, batch: Batch) -> list[Job[Any]]:
         """Send a batch from synchronous code; use `Task.enqueue_sync`. The app need not be open."""
-        if self._sync is None:
-            check_no_script_runs("enqueues jobs")
-            self._sync = SyncSession(self.settings, self)
-        return self._sync.sender.send_sync(self._sync.link, batch)
+        check_no_script_runs("enqueues jobs")
+        return self._sync.send(batch)
 
     async def find(self, queue: str, job_id: str) -> Found:
         """Return everything known of a job, looking into the dead-letter queues of its queue too."""

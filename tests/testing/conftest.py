@@ -19,4 +19,4 @@ def app() -> Iterator[Headrace]:
     yield app
     assert app.census() == []
     assert app._session is None
-    assert app._sync is None
+    assert not app._sync.is_open

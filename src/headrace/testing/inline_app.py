@@ -12,7 +12,7 @@ from headrace.context import running
 from headrace.errors import ArgumentError, UsageError
 from headrace.job import JobStatus
 from headrace.task import Task, Using
-from headrace.testing.inline_session import InlineSession, InlineSyncSession
+from headrace.testing.inline_session import InlineSession, InlineSyncSide
 from headrace.testing.inline_worker import InlineAttempt, InlineWorker
 from headrace.testing.memory import Memory
 from headrace.testing.outside import Outside
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from headrace.app import Headrace
     from headrace.events import Subscription
-    from headrace.session import Session, SyncSession
+    from headrace.session import Session, SyncSide
     from headrace.testing.inline_job import InlineJob
 
 #: Jobs that may run inside each other, each enqueued by the one around it.
@@ -48,7 +48,7 @@ class Inline:
         self._raise_errors = raise_errors
         self._context = contextvars.copy_context()
         self._before: (
-            tuple[Session | None, int, tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None, SyncSession | None] | None
+            tuple[Session | None, int, tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None, SyncSide] | None
         ) = None
         self._subscriptions: list[Subscription] = []
 
@@ -152,7 +152,7 @@ class Inline:
         self._subscriptions = app.events.subscriptions()
         self._before = (app._session, app._opened, app._opening, app._sync)  # noqa: SLF001 - see above
         app._session, app._opened, app._opening = InlineSession(app, self), 1, None  # noqa: SLF001 - see above
-        app._sync = InlineSyncSession(app, self)  # noqa: SLF001 - see above
+        app._sync = InlineSyncSide(app, self)  # noqa: SLF001 - see above
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:

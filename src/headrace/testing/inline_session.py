@@ -12,9 +12,8 @@ from headrace.keys import inbox_channel
 from headrace.pool.address import parse_address
 from headrace.pool.link import Lane, Link
 from headrace.pool.pool import Pool
-from headrace.pool.sync_link import SyncLink
 from headrace.producer import Sender
-from headrace.session import Session, SyncSession
+from headrace.session import Session, SyncSide
 from headrace.testing.memory import ENDED
 
 if TYPE_CHECKING:
@@ -64,17 +63,16 @@ class InlineSession(Session):
         raise _no_server()
 
 
-class InlineSyncSession(SyncSession):
-    """What `enqueue_sync` uses in place of a link; it stays until the app is given back its own."""
+class InlineSyncSide(SyncSide):
+    """What `enqueue_sync` uses in place of a connection."""
 
     def __init__(self, app: Headrace, jobs: Jobs) -> None:
-        self.link = SyncLink(parse_address(NOWHERE), name="headrace.testing.inline")
-        self.sender = _InlineSender(app, jobs)
-        self._app = app
+        super().__init__(lambda: app.settings, app)
+        self._sender = _InlineSender(app, jobs)
 
-    def close(self) -> None:
-        """Stay: what comes after `app.close_sync()` must not reach a server either."""
-        self._app._sync = self  # noqa: SLF001 - the stand-in of a private part
+    def send(self, batch: Batch) -> list[Job[Any]]:
+        """Run the jobs of a batch."""
+        return self._sender.send_here(batch)
 
 
 class _InlineSender(Sender):
@@ -92,7 +90,7 @@ class _InlineSender(Sender):
             await self._jobs_here.run(jobs)
         return self._handles(jobs)
 
-    def send_sync(self, link: SyncLink, batch: Batch) -> list[Job[Any]]:
+    def send_here(self, batch: Batch) -> list[Job[Any]]:
         """Run the jobs of a batch, from synchronous code."""
         jobs, fresh = self._jobs_here.memory.accept(batch)
         if fresh:
