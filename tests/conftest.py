@@ -1,20 +1,24 @@
-"""Set up what every test shares: one private server a run with a clean key space a test, and what must be left of it."""
+"""Set up what every test shares: one private server, keys of its own for each test, and what must be left of them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
+from headrace import Headrace
+from headrace.ids import random_name
 from headrace.server import start_private_server
+from tests.support.keyspace import problems
+from tests.support.raw import Raw
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from headrace.server import PrivateServer
 
-pytest.register_assert_rewrite("tests.model.store_machine", "tests.support")
+pytest.register_assert_rewrite("tests.model.store_machine", "tests.model.store_facts")
 
 # A failing example is printed so that it can be replayed. No deadline per example: a loaded machine is no fault of the
 # code, and pytest's timeout ends a test that hangs.
@@ -28,3 +32,34 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateServer]:
     extra = ("--appendonly", "no", "--save", "")
     with start_private_server(tmp_path_factory.mktemp("server"), extra=extra) as running:
         yield running
+
+
+@pytest.fixture
+def raw(server: PrivateServer) -> Iterator[Raw]:
+    """A plain client of the server, for what a test looks at or breaks behind the back of Headrace."""
+    with Raw(server.url) as raw:
+        yield raw
+
+
+@pytest.fixture
+def prefix(raw: Raw) -> Iterator[str]:
+    """Start of all keys of one test; whatever the test leaves there must have a reason."""
+    prefix = f"t-{random_name(10)}"
+    yield prefix
+    found = problems(raw, prefix)
+    raw("UNLINK", "nothing", *raw.keys(f"{prefix}:"))
+    assert found == []
+
+
+@pytest.fixture
+def make_app(server: PrivateServer, prefix: str) -> Iterator[Callable[..., Headrace]]:
+    """Make apps below the prefix of the test; each must have closed to an empty census at its end."""
+    made: list[Headrace] = []
+
+    def make(url: str | None = None, **settings: Any) -> Headrace:
+        made.append(Headrace(url or server.url, settings={"prefix": prefix, **settings}))
+        return made[-1]
+
+    yield make
+    left = [row for app in made for row in app.census()]
+    assert left == []

@@ -1,57 +1,17 @@
-"""The machine that drives the scripts on a real server and a plain model side by side, and compares them."""
+"""The machine that drives the scripts on a real server and a plain model side by side."""
 
 from __future__ import annotations
 
-from itertools import count
-from typing import Any, ClassVar
-
-import redis
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, precondition, rule
 
-from headrace.pool.address import parse_address
-from headrace.pool.sync_link import SyncLink
 from headrace.store import replies
-from headrace.store.store import Store
-from tests.model.store_model import LEVELS, Entry, Plain, StoreModel
-from tests.support.direct import Direct, finish
-from tests.support.keyspace import dump_queue, problems
-
-QUEUE, LETTER, PREFIX = "mail", "mail-dead", "model"
-WORKERS = ("w1", "w2", "w3.1")
-INBOXES = ("model:inbox:a", "model:inbox:b")
-BODY = b"\x00\x01t\x90"
-LEASE_MS, KEEP_MS, HOUR_MS = 600_000, 604_800_000, 3_600_000
-KEEP_COUNT, MAX_STALLED = 4, 1
-VERBS = ("start", "complete", "complete", "retry", "dead", "cancel", "back", "defer")
+from tests.model.store_facts import BODY, HOUR_MS, INBOXES, LEASE_MS, LETTER, MAX_STALLED, QUEUE, WORKERS, StoreFacts
+from tests.support.direct import finish
 
 
-class StoreMachine(RuleBasedStateMachine):
+class StoreMachine(StoreFacts):
     """Time never passes by itself: leases run out, jobs fall due and history ages because their scores are changed."""
-
-    url: ClassVar[str]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.client = redis.Redis.from_url(self.url, protocol=2)
-        self.client.flushdb()
-        self.link = SyncLink(parse_address(self.url), name="model")
-        self.direct = Direct(self.link)
-        self.store = Store(PREFIX, where=self.url)
-        self.calls = self.store.queue(QUEUE)
-        self.keys = self.calls.keys
-        self.pushed = self.client.pubsub()
-        self.pushed.subscribe(*INBOXES)
-        for _ in INBOXES:
-            self.pushed.get_message(timeout=5)
-        self.model = StoreModel()
-        self.number = count()
-        self.due = count(1)
-
-    def teardown(self) -> None:
-        self.pushed.close()
-        self.client.close()
-        self.link.close()
 
     # Producers
 
@@ -92,7 +52,7 @@ class StoreMachine(RuleBasedStateMachine):
         job = self.model.jobs[job_id]
         job.due = next(self.due)
 
-        self.client.zadd(self.keys["delayed"], {job_id: job.due * 32 + 20 - job.level})
+        self.raw("ZADD", self.keys["delayed"], job.due * 32 + 20 - job.level, job_id)
 
     @rule()
     def promote(self) -> None:
@@ -108,7 +68,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(worker=st.sampled_from(WORKERS), start=st.integers(0, 3), prefetch=st.integers(0, 3), token=st.booleans())
     def reserve(self, worker: str, start: int, prefetch: int, *, token: bool) -> None:
         if token and start and not self.model.paused and not self.model.leases.get(worker):
-            self.client.lpop(self.keys["wake"])
+            self.raw("LPOP", self.keys["wake"])
 
         (reply,) = self._run(self.store.pack_reserve(self.calls, worker, LEASE_MS, start, prefetch))
 
@@ -116,21 +76,20 @@ class StoreMachine(RuleBasedStateMachine):
         status, taken = self.model.reserve(worker, start, prefetch)
         assert reserved.status == status
         assert reserved.ids == [job_id for job_id, _ in taken]
-        assert [replies.is_started(hold) for hold in reserved.holds] == [
-            started for _, started in taken
-        ]
+        assert [replies.is_started(hold) for hold in reserved.holds] == [started for _, started in taken]
         fences = {replies.fence_of(hold) for hold in reserved.holds}
         assert len(fences) <= 1
         assert all(fence > self.model.fence for fence in fences)
-        assert {replies.worker_of(hold).partition("+")[2] or replies.worker_of(hold) for hold in reserved.holds} <= {worker}
+        assert {replies.worker_of(hold).partition("+")[2] or replies.worker_of(hold) for hold in reserved.holds} <= {
+            worker
+        }
         self.model.fence = max([self.model.fence, *fences])
         for at, (job_id, hold) in enumerate(zip(reserved.ids, reserved.holds, strict=True)):
             self.model.note_hold(job_id, hold)
             job = self.model.jobs[job_id]
             assert reserved.known.get(at, (b"", b""))[0] == job.state
-            assert reserved.records[at] is not None
-            assert reserved.records[at][8:] == BODY
-            assert reserved.records[at][1] == job.level
+            record = reserved.records[at] or b""
+            assert (record[1], record[8:]) == (job.level, BODY)
         if status == 0:
             assert reserved.remain or not self.model.waiting()
             assert (reserved.next_due_ms > 0) == bool(self.model.ids("delayed"))
@@ -150,7 +109,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert reply[0] == (-1 if refused is None else 0)
         assert reply[2] == (refused or [])
         if refused is not None:
-            self._trim(letter=letter)
+            self._trim("cancelled", "completed", "letter" if letter else "dead")
 
     @precondition(lambda self: self.model.leases)
     @rule(data=st.data())
@@ -167,13 +126,17 @@ class StoreMachine(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(sorted(self.model.leases)))
         self.model.leases[worker] = next(self.due)
 
-        self.client.zadd(self.keys["leases"], {worker: self.model.leases[worker]})
+        self.raw("ZADD", self.keys["leases"], self.model.leases[worker], worker)
 
     @rule()
     def reclaim(self) -> None:
         pages = finish(self.store.reclaim(self.direct, QUEUE, MAX_STALLED))
 
-        found = sum(page.back for page in pages), sum(page.died for page in pages), sum(page.unstarted for page in pages)
+        found = (
+            sum(page.back for page in pages),
+            sum(page.died for page in pages),
+            sum(page.unstarted for page in pages),
+        )
         assert found == self.model.reclaim(MAX_STALLED)
 
     @precondition(lambda self: self.model.holds)
@@ -202,9 +165,13 @@ class StoreMachine(RuleBasedStateMachine):
     def cancel(self, data: st.DataObject) -> None:
         job_id = data.draw(st.sampled_from(sorted([*self.model.jobs, *self.model.outcomes])))
 
+        fresh = self.model.status(job_id) != "cancelled"
+
         answer = finish(self.store.cancel(self.direct, QUEUE, job_id.decode()))
 
         assert answer == self.model.cancel(job_id)
+        if fresh and answer == "cancelled":
+            self._trim("cancelled")
 
     @precondition(lambda self: self.model.jobs or self.model.letter)
     @rule(data=st.data(), letter=st.booleans())
@@ -267,158 +234,4 @@ class StoreMachine(RuleBasedStateMachine):
             key = self.model.jobs[job_id].place
             self.model.jobs[job_id].ended = -1
 
-        self.client.zadd(self.keys[key], {job_id: next(self.due)})
-
-    # What always holds
-
-    @invariant()
-    def nothing_makes_no_sense(self) -> None:
-        assert problems(self.client, PREFIX) == []
-
-    @invariant()
-    def the_server_is_where_the_model_is(self) -> None:
-        real, model = dump_queue(self.client, PREFIX, QUEUE), self.model
-        assert real.sets["ghosts"] <= model.ghosts
-        model.lay(real.sets["ghosts"])
-
-        def where(*places: str) -> set[bytes]:
-            return set(model.ids(*places))
-
-        assert set(real.jobs) == set(model.jobs)
-        assert {level: real.wait(level) for level in LEVELS} == model.lists
-        assert set(real.zsets["delayed"]) == where("delayed")
-        assert real.hashes["held"] == {job_id: model.jobs[job_id].hold for job_id in where("held")}
-        assert set(real.zsets["dead"]) == where("dead")
-        assert set(real.zsets["cancelled"]) == where("cancelled")
-        assert real.hashes["outcomes"] == {job_id: outcome for job_id, (outcome, _) in model.outcomes.items()}
-        assert real.sets["cancels"] == {job_id for job_id in where("held") if model.jobs[job_id].asked}
-        for part in ("state", "errors", "progress"):
-            noted = {job_id: getattr(job, part) for job_id, job in model.jobs.items()}
-            assert real.hashes[part] == {job_id: value for job_id, value in noted.items() if value}, part
-        keys = {job.key.encode(): job_id for job_id, job in model.jobs.items() if job.key}
-        assert real.hashes["uniques"] == keys
-        assert {worker.decode() for worker in real.zsets["leases"]} == set(model.leases)
-        letter = dump_queue(self.client, PREFIX, LETTER)
-        assert set(letter.jobs) == set(letter.zsets["dead"]) == set(model.letter)
-        assert letter.hashes["errors"] == {job_id: job.errors for job_id, job in model.letter.items()}
-
-    @invariant()
-    def stats_agree(self) -> None:
-        counts, model = finish(self.store.stats(self.direct, QUEUE)), self.model
-
-        assert (counts.waiting, counts.delayed, counts.active) == (
-            len(model.waiting()), len(model.ids("delayed")), len(model.ids("held")),
-        )  # fmt: skip
-        assert (counts.dead, counts.cancelled) == (len(model.ids("dead")), len(model.ids("cancelled")))
-        assert (counts.kept, counts.workers) == (len(model.outcomes), len(model.leases))
-        assert (counts.paused_since_ms > 0) == model.paused
-        assert {name: counts.totals.get(name, 0) for name in model.totals} == model.totals
-
-    @invariant()
-    def find_agrees(self) -> None:
-        ids = [*self.model.jobs, *self.model.outcomes]
-        found = self._run(*(self.calls["find"].pack((job_id,)) for job_id in ids)) if ids else []
-
-        assert [reply[0].decode() for reply in found] == [self.model.status(job_id) for job_id in ids]
-
-    @invariant()
-    def waiting_jobs_have_a_wake_token(self) -> None:
-        assert self.model.paused or not self.model.waiting() or self.client.llen(self.keys["wake"]) == 1
-
-    @invariant()
-    def inboxes_were_told_once(self) -> None:
-        self.pushed.ping()
-        told: list[tuple[str, bytes, str, bytes]] = []
-        while (message := self.pushed.get_message(timeout=5)) and message["type"] != "pong":
-            job_id, status, outcome = message["data"].split(b" ", 2)
-            told.append((message["channel"].decode(), job_id, status.decode(), outcome))
-
-        expected, self.model.told = self.model.told, []
-        assert sorted(told) == sorted(expected)
-
-    # Helpers
-
-    def _fresh(self, amount: int) -> list[bytes]:
-        return [b"j%04d" % next(self.number) for _ in range(amount)]
-
-    def _run(self, *payloads: bytes) -> list[Any]:
-        answers = self.store.run_sync(self.link, payloads)
-        for answer in answers:
-            replies.refuse(answer, "a script", "the model's server")
-        return answers
-
-    def _enqueue(self, ids: list[bytes], level: int, delay_ms: int, key: str, *, resent: bool) -> list[Any]:
-        batch = [part for job_id in ids for part in (job_id, BODY)]
-        payloads = self.store.pack_enqueue(QUEUE, level, delay_ms, batch, unique_key=key, resent=resent)
-        reply: list[Any] = self._run(*payloads)[0]
-        return reply
-
-    def _settle(
-        self, worker: str, plain: list[tuple[bytes, bytes]], entries: list[Any], *, idle: bool, letter: bool
-    ) -> list[Any]:
-        calls = self.store.queue(QUEUE, LETTER) if letter else self.calls
-        flat = [part for pair in [*plain, *entries] for part in pair]
-        head = (worker, LEASE_MS, int(idle), 7, KEEP_COUNT, KEEP_COUNT, KEEP_MS, len(plain))
-        (reply,) = self._run(calls["settle"].pack((*head, *flat)))
-        return list(reply)
-
-    def _draw_ends(self, data: st.DataObject, worker: str) -> tuple[list[Plain], list[Entry]]:
-        """Draw what a worker settles: jobs it holds, and jobs it or others held at some time."""
-        model = self.model
-        current = [(job_id, model.jobs[job_id].hold) for job_id in model.held_by(worker)]
-        old = [pair for pair in model.holds if pair not in current]
-        pairs = st.sampled_from(current) if current else st.nothing()
-        pairs |= st.sampled_from(old) if old else st.nothing()
-        if not current and not old:
-            return [], []
-        drawn = data.draw(st.lists(pairs, max_size=5, unique_by=lambda pair: pair[0]))
-        plain, entries = [], []
-        for job_id, hold in drawn:
-            job = model.jobs.get(job_id)
-            verb = data.draw(st.sampled_from(VERBS))
-            if verb == "complete" and not (job and job.noted) and data.draw(st.booleans()):
-                plain.append((job_id, hold))
-                continue
-            entries.append(self._entry(data, verb, job_id, hold))
-            if verb == "complete" and data.draw(st.booleans()):
-                level = data.draw(st.sampled_from((1, 5)))
-                delay = data.draw(st.sampled_from((0, HOUR_MS)))
-                entries.append(("follow", self._fresh(1)[0], b"", delay, BODY, str(level)))
-        return plain, entries
-
-    def _entry(self, data: st.DataObject, verb: str, job_id: bytes, hold: bytes) -> Entry:
-        job = self.model.jobs.get(job_id)
-        attempts, stalls, deferrals = job.counts() if job else [0, 0, 0]
-        delay = data.draw(st.sampled_from((0, HOUR_MS))) if verb in ("retry", "defer", "complete") else 0
-        if verb == "complete":
-            return verb, job_id, hold, delay, b"\x93outcome", ""
-        if verb in ("retry", "dead"):
-            return verb, job_id, hold, delay, b"errors", f"{attempts + 1} {stalls} {deferrals}"
-        return verb, job_id, hold, delay, b"", f"{attempts} {stalls} {deferrals + 1}" if verb == "defer" else ""
-
-    def _trim(self, *, letter: bool) -> None:
-        """Follow the store in what history it trims: the oldest, those past their age, and never more than it must."""
-        real, model = dump_queue(self.client, PREFIX, QUEUE), self.model
-        real_letter = dump_queue(self.client, PREFIX, LETTER)
-        for place in ("dead", "cancelled"):
-            before = {job_id: model.jobs[job_id].ended for job_id in model.ids(place)}
-            after = set(real.zsets[place])
-            self._check_trimmed(place, before, after, may_trim=not (letter and place == "dead"))
-            for job_id in before.keys() - after:
-                del model.jobs[job_id]
-        kept = set(real.zsets["kept"])
-        self._check_trimmed("completed", {job_id: at for job_id, (_, at) in model.outcomes.items()}, kept)
-        model.outcomes = {job_id: outcome for job_id, outcome in model.outcomes.items() if job_id in kept}
-        before = {job_id: job.ended for job_id, job in model.letter.items()}
-        self._check_trimmed("letter", before, set(real_letter.zsets["dead"]), may_trim=letter)
-        model.letter = {job_id: job for job_id, job in model.letter.items() if job_id in real_letter.zsets["dead"]}
-
-    def _check_trimmed(self, place: str, before: dict[bytes, int], after: set[bytes], *, may_trim: bool = True) -> None:
-        gone = {job_id: when for job_id, when in before.items() if job_id not in after}
-        if not may_trim:
-            assert not gone, f"{place}: trimmed by a call that does not look at it"
-            return
-        assert len(after) <= KEEP_COUNT, f"{place}: more is kept than allowed"
-        assert all(before[job_id] >= 0 for job_id in after), f"{place}: kept beyond its age"
-        young = {job_id: when for job_id, when in gone.items() if when >= 0}
-        assert not young or len(after) == KEEP_COUNT, f"{place}: {set(young)} were trimmed without need"
+        self.raw("ZADD", self.keys[key], next(self.due), job_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from headrace.keys import HIGHEST_PRIORITY
@@ -63,7 +62,8 @@ class StoreModel:
         self.told: list[tuple[str, bytes, str, bytes]] = []
         self.batches: list[tuple[int, list[bytes]]] = []
         self.holds: list[Plain] = []
-        self.clock = count(1)
+        #: Grows with each call that ends jobs, as the server's clock does.
+        self.moment = 1
 
     # What is where
 
@@ -81,7 +81,7 @@ class StoreModel:
         return next((job_id for job_id in alive if key and self.jobs[job_id].key == key), None)
 
     def status(self, job_id: bytes) -> str:
-        if job_id in self.outcomes:
+        if self._readable(job_id):
             return "completed"
         job = self.jobs.get(job_id)
         return {"held": "active", "dead": "failed"}.get(job.place, job.place) if job else "missing"
@@ -126,17 +126,15 @@ class StoreModel:
         """Return the refused ids, or None when the lease had run out."""
         if self.leases.get(worker) != 0:
             return None
+        self.moment += 1
         refused = [job_id for job_id, hold in plain if not self.holds_now(job_id, hold)]
-        for job_id, _ in plain:
-            if job_id not in refused:
-                self._complete(job_id, b"", 0)
+        for job_id in {job_id for job_id, _ in plain} - set(refused):
+            self._complete(job_id, b"", 0)
         fronts: list[bytes] = []
         accepted = False
         for verb, job_id, hold, number, text, extra in entries:
             if verb == "follow":
-                if accepted and job_id not in self.jobs:
-                    self.jobs[job_id] = ModelJob(int(extra), "")
-                    self._park(job_id, delayed=number > 0)
+                self._follow(job_id, int(extra), accepted=accepted, delayed=number > 0)
                 continue
             accepted = self.holds_now(job_id, hold)
             if not accepted:
@@ -154,6 +152,7 @@ class StoreModel:
     def reclaim(self, max_stalled: int) -> tuple[int, int, int]:
         """Take back the jobs of all expired workers; returns how many went back, died, and were never started."""
         back = died = unstarted = 0
+        self.moment += 1
         late = sorted((when, name) for name, when in self.leases.items() if when)
         for _, worker in late:
             fronts: list[bytes] = []
@@ -183,6 +182,7 @@ class StoreModel:
 
     def cancel(self, job_id: bytes) -> str:
         job = self.jobs.get(job_id)
+        self.moment += 1
         if job is None:
             return "missing"
         if job.place == "held":
@@ -228,7 +228,7 @@ class StoreModel:
         return gone
 
     def watch(self, job_id: bytes, inbox: str, *, enter: bool) -> tuple[str, bytes]:
-        if job_id in self.outcomes:
+        if self._readable(job_id):
             return "completed", self.outcomes[job_id][0]
         job = self.jobs.get(job_id)
         if job is None:
@@ -280,18 +280,23 @@ class StoreModel:
             self.totals["retried"] += verb == "retry"
             self._park(job_id, delayed=number > 0)
 
+    def _follow(self, job_id: bytes, level: int, *, accepted: bool, delayed: bool) -> None:
+        if accepted and job_id not in self.jobs:
+            self.jobs[job_id] = ModelJob(level, "")
+            self._park(job_id, delayed=delayed)
+
     def _complete(self, job_id: bytes, outcome: bytes, keep_ms: int) -> None:
         self._tell(job_id, "completed", outcome)
         del self.jobs[job_id]
         self.totals["completed"] += 1
         if keep_ms:
-            self.outcomes[job_id] = (outcome, next(self.clock))
+            self.outcomes[job_id] = (outcome, self.moment)
 
     def _finish(self, job_id: bytes, place: str) -> None:
         job = self.jobs[job_id]
         job.place, job.hold, job.worker, job.asked, job.due = place, b"", "", False, 0
         job.key = ""
-        job.ended = next(self.clock)
+        job.ended = self.moment
         self._tell(job_id, "failed" if place == "dead" else place, b"")
 
     def _park(self, job_id: bytes, *, delayed: bool) -> None:
@@ -299,6 +304,10 @@ class StoreModel:
         job.place, job.hold, job.worker = "delayed" if delayed else "waiting", b"", ""
         if not delayed:
             self.lists[job.level].append(job_id)
+
+    def _readable(self, job_id: bytes) -> bool:
+        """Tell whether an outcome is there and not past its age; until it is swept away it is only counted."""
+        return job_id in self.outcomes and self.outcomes[job_id][1] >= 0
 
     def _tell(self, job_id: bytes, status: str, outcome: bytes) -> None:
         job = self.jobs[job_id]

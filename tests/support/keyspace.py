@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-import redis
+from typing import TYPE_CHECKING
 
 from headrace.keys import HIGHEST_PRIORITY, QueueKeys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from tests.support.raw import Raw
 
 LEVELS = range(1, HIGHEST_PRIORITY + 1)
 HASHES = ("jobs", "held", "state", "errors", "progress", "outcomes", "waiters", "uniques", "keyed", "meta")
@@ -29,7 +29,7 @@ KINDS = {
 }  # fmt: skip
 #: Keys of an app beside those of its queues.
 SHARED = {"queues": "set", "workers": "hash"}
-#: Fields of `meta`: the fence, since when the queue is paused, totals, and counts of a minute with the minute they are of.
+#: Fields of `meta`: the fence, since when the queue is paused, totals, and counts of a minute with that minute.
 META = re.compile(r"fence|paused|(m\d+)?(completed|failed|retried|stalled|spent_ms)|m\d+[a-z_]+@")
 HOLD = re.compile(rb"(\d+)([+-])(\d+)([+-])(.+)")
 
@@ -68,78 +68,84 @@ class QueueDump:
         return found
 
 
-def dump_queue(client: redis.Redis[bytes], prefix: str, name: str) -> QueueDump:
+def dump_queue(raw: Raw, prefix: str, name: str) -> QueueDump:
     """Read one queue in one round trip."""
     keys = QueueKeys(prefix, name)
-    pipe = client.pipeline(transaction=True)
-    for part in HASHES:
-        pipe.hgetall(keys[part])
-    for part in ZSETS:
-        pipe.zrange(keys[part], 0, -1, withscores=True)
-    for part in SETS:
-        pipe.smembers(keys[part])
-    for part in LISTS:
-        pipe.lrange(keys._key(part), 0, -1)
-    replies: list[Any] = pipe.execute()
-    dump = QueueDump(name)
-    dump.hashes = dict(zip(HASHES, replies, strict=False))
-    at = len(HASHES)
-    dump.zsets = {part: {pair[0]: float(pair[1]) for pair in replies[at + i]} for i, part in enumerate(ZSETS)}
-    at += len(ZSETS)
-    dump.sets = {part: set(replies[at + i]) for i, part in enumerate(SETS)}
-    at += len(SETS)
-    dump.lists = dict(zip(LISTS, replies[at:], strict=True))
+    commands = [
+        *(("HGETALL", keys[part]) for part in HASHES),
+        *(("ZRANGE", keys[part], 0, -1, "WITHSCORES") for part in ZSETS),
+        *(("SMEMBERS", keys[part]) for part in SETS),
+        *(("LRANGE", keys._key(part), 0, -1) for part in LISTS),
+    ]
+    replies = iter(raw.many(commands))
+    dump = QueueDump(
+        name,
+        hashes={part: dict(next(replies)) for part in HASHES},
+        zsets={part: {member: float(score) for member, score in next(replies)} for part in ZSETS},
+        sets={part: set(next(replies)) for part in SETS},
+        lists={part: list(next(replies)) for part in LISTS},
+    )
+    # A field without an id keeps the hash in a form that is fast to change; it holds nothing.
+    dump.hashes["held"].pop(b"", None)
     return dump
 
 
 def queue_problems(dump: QueueDump) -> list[str]:
     """Say what about one queue cannot be."""
-    found: list[str] = []
-    jobs, places, held = dump.jobs, dump.places(), dump.hashes["held"]
-
-    def expect(what: str, ids: Iterable[bytes], within: Iterable[bytes]) -> None:
-        extra = set(ids) - set(within)
-        found.extend(f"{job_id!r} is in {what} without a reason" for job_id in sorted(extra))
-
-    for job_id, where in places.items():
-        if len(where) != 1:
-            found.append(f"{job_id!r} is in several places: {where}")
-        if (job_id in jobs) != (where != ["completed"]):
-            found.append(f"{job_id!r} is {where} and {'has' if job_id in jobs else 'lacks'} a record")
-    found += [f"{job_id!r} has a record and is in no place" for job_id in jobs.keys() - places.keys()]
-    listed = Counter(job_id for level in LEVELS for job_id in dump.wait(level))
-    found += [f"{job_id!r} stands {count} times in the lists" for job_id, count in listed.items() if count > 1]
-    expect("ghosts", dump.sets["ghosts"], listed)
-    expect("ghosts", dump.sets["ghosts"], dump.zsets["cancelled"].keys() | (listed.keys() - jobs.keys()))
-    for part in ("state", "errors", "progress", "waiters"):
-        expect(part, dump.hashes[part], jobs)
-    expect("cancels", dump.sets["cancels"], held)
-    expect("uniques", dump.hashes["uniques"].values(), jobs.keys() - dump.zsets["dead"].keys() - dump.zsets["cancelled"].keys())
-    if dump.hashes["keyed"] != {job_id: key for key, job_id in dump.hashes["uniques"].items()}:
-        found.append(f"keyed is not the other way round of uniques: {dump.hashes['keyed']}")
-    expect("kept", dump.zsets["kept"], dump.hashes["outcomes"])
-    expect("outcomes", dump.hashes["outcomes"], dump.zsets["kept"])
+    found = [*_place_problems(dump), *_stray_problems(dump), *_hold_problems(dump)]
     used = {str(level).encode() for level in LEVELS if dump.wait(level)}
     found += [f"level {level!r} has jobs and is not in levels" for level in used - dump.zsets["levels"].keys()]
-    for job_id, hold in held.items():
-        read = HOLD.fullmatch(hold)
-        if read is None or read[2] != read[4]:
-            found.append(f"{job_id!r} has a malformed hold {hold!r}")
-        elif read[5] not in dump.zsets["leases"]:
-            found.append(f"{job_id!r} is held by {read[5]!r}, which has no lease: nobody would take it back")
     found += [f"meta has a field {name!r}" for name in dump.hashes["meta"] if not META.fullmatch(name.decode())]
     if len(dump.lists["wake"]) > 1:
         found.append("there is more than one wake token")
     return [f"queue {dump.name}: {line}" for line in found]
 
 
-def read_keys(client: redis.Redis[bytes], prefix: str = "") -> dict[str, str]:
+def _place_problems(dump: QueueDump) -> Iterator[str]:
+    """Each job is in exactly one place, and has a record there unless it has completed."""
+    jobs, places = dump.jobs, dump.places()
+    for job_id, where in places.items():
+        if len(where) != 1:
+            yield f"{job_id!r} is in several places: {where}"
+        if (job_id in jobs) != (where != ["completed"]):
+            yield f"{job_id!r} is {where} and {'has' if job_id in jobs else 'lacks'} a record"
+    yield from (f"{job_id!r} has a record and is in no place" for job_id in jobs.keys() - places.keys())
+    listed = Counter(job_id for level in LEVELS for job_id in dump.wait(level))
+    yield from (f"{job_id!r} stands {count} times in the lists" for job_id, count in listed.items() if count > 1)
+
+
+def _stray_problems(dump: QueueDump) -> Iterator[str]:
+    """What lies beside a job leaves with it."""
+    jobs, zsets, hashes = dump.jobs.keys(), dump.zsets, dump.hashes
+    listed = {job_id for level in LEVELS for job_id in dump.wait(level)}
+    pending = jobs - zsets["dead"].keys() - zsets["cancelled"].keys()
+    allowed: list[tuple[str, Iterable[bytes], Iterable[bytes]]] = [
+        ("ghosts", dump.sets["ghosts"], listed & (zsets["cancelled"].keys() | (listed - jobs))),
+        *((part, hashes[part], jobs) for part in ("state", "errors", "progress", "waiters")),
+        ("cancels", dump.sets["cancels"], hashes["held"]),
+        ("uniques", hashes["uniques"].values(), pending),
+        ("keyed", hashes["keyed"], hashes["uniques"].values()),
+        ("uniques", hashes["uniques"], hashes["keyed"].values()),
+        ("kept", zsets["kept"], hashes["outcomes"]),
+        ("outcomes", hashes["outcomes"], zsets["kept"]),
+    ]
+    for what, ids, within in allowed:
+        yield from (f"{job_id!r} is in {what} without a reason" for job_id in sorted(set(ids) - set(within)))
+
+
+def _hold_problems(dump: QueueDump) -> Iterator[str]:
+    for job_id, hold in dump.hashes["held"].items():
+        read = HOLD.fullmatch(hold)
+        if read is None or read[2] != read[4]:
+            yield f"{job_id!r} has a malformed hold {hold!r}"
+        elif read[5] not in dump.zsets["leases"]:
+            yield f"{job_id!r} is held by {read[5]!r}, which has no lease: nobody would take it back"
+
+
+def read_keys(raw: Raw, prefix: str = "") -> dict[str, str]:
     """Return the type of each key."""
-    names = [name.decode() for name in client.scan_iter(match=f"{prefix}*", count=1000)]
-    pipe = client.pipeline(transaction=False)
-    for name in names:
-        pipe.type(name)
-    return dict(zip(names, (kind.decode() for kind in pipe.execute()), strict=True))
+    names = raw.keys(prefix)
+    return dict(zip(names, (kind.decode() for kind in raw.many([("TYPE", name) for name in names])), strict=True))
 
 
 def key_problems(keys: Mapping[str, str], prefix: str) -> list[str]:
@@ -154,11 +160,11 @@ def key_problems(keys: Mapping[str, str], prefix: str) -> list[str]:
     return found
 
 
-def problems(client: redis.Redis[bytes], prefix: str) -> list[str]:
+def problems(raw: Raw, prefix: str) -> list[str]:
     """Say everything that is wrong below a prefix; an empty list is what a test wants."""
-    keys = read_keys(client, f"{prefix}:")
+    keys = read_keys(raw, f"{prefix}:")
     found = key_problems(keys, prefix)
     queues = {name.partition(":{")[2].partition("}")[0] for name in keys if ":{" in name}
     for queue in sorted(queues):
-        found += queue_problems(dump_queue(client, prefix, queue))
+        found += queue_problems(dump_queue(raw, prefix, queue))
     return found

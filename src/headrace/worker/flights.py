@@ -229,11 +229,12 @@ class Flights:
                 payloads.append(
                     self._host.store.pack_reserve(served.calls, served.worker, self._lease_ms, start, prefetch)
                 )
-                readers.append((served, "reserve", start + prefetch))
+                readers.append((served, "reserve", (start + prefetch, served.worker)))
                 served.turned = False
                 served.early.clear()
             if not payloads:
                 return False
+            losses = [served.lost for served, _, _ in readers]
             answers = await self._host.store.run(self._link, payloads)
         except ConnectionLost:
             self._restore(readers)
@@ -244,7 +245,7 @@ class Flights:
             self._under_way = False
             self._land()
         self.total += 1
-        return self._read(readers, answers, began)
+        return self._read(readers, answers, began, losses)
 
     def _restore(self, readers: list[tuple[Served, str, Any]]) -> None:
         """Put back what was in a round trip that did not come back: what of it took effect is not known."""
@@ -260,14 +261,15 @@ class Flights:
                 if kept:
                     served.rich[letter] = [*kept, *served.rich.get(letter, [])]
 
-    def _read(self, readers: list[tuple[Served, str, Any]], answers: list[Any], began: float) -> bool:
+    def _read(
+        self, readers: list[tuple[Served, str, Any]], answers: list[Any], began: float, losses: list[int]
+    ) -> bool:
         now = time.monotonic()
         done = 0
         fresh: list[Attempt] = []
         asked: list[Served] = []
-        lost: list[Served] = []
         loop_now = asyncio.get_running_loop().time()
-        for (served, what, detail), answer in zip(readers, answers, strict=True):
+        for at, ((served, what, detail), answer) in enumerate(zip(readers, answers, strict=True)):
             if isinstance(answer, Exception):
                 self._refused(served, what, detail, answer)
                 continue
@@ -275,21 +277,21 @@ class Flights:
             if answer[0] == replies.LEASE_LOST:
                 if what == "settle":
                     self._late(served, detail)
-                if (what == "reserve" or served.attempts or not served.uncertain) and served not in lost:
-                    lost.append(served)
-                    self._lease_lost(served)
-                    # Why: all of it was taken back already if the reserve behind it got a new lease under the old name.
-                    served.generation -= any(
-                        other is served and call == "reserve" and not isinstance(reply, Exception) and reply[0] == 0
-                        for (other, call, _), reply in zip(readers, answers, strict=True)
-                    )
+                known = served.lost == losses[at] and (what == "reserve" or served.attempts or not served.uncertain)
                 served.uncertain = False
+                if known:
+                    self._lease_lost(served)
                 continue
             served.lease_at = loop_now
             if what == "settle":
                 done += self._settled(served, detail, answer[2])
             else:
-                fresh += self._admit(served, self._reserved(served, replies.parse_reserved(answer), detail))
+                asked_for, name = detail
+                reply = replies.parse_reserved(answer)
+                if reply.ids:
+                    # Why: they are held under the name that was sent, even if it was given up before the reply came.
+                    served.worker = name
+                fresh += self._admit(served, self._reserved(served, reply, asked_for))
                 asked.append(served)
         self._measure(done, now)
         if fresh:

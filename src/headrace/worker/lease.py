@@ -77,14 +77,17 @@ class Leases:
             return
         store = self._host.store
         payloads = [store.pack_renew(served.calls, served.worker, round(self._lease * 1000)) for served in late]
+        losses = [served.lost for served in late]
         try:
             answers = await store.run(self._host.control, payloads)
         except ConnectionLost as error:
             logger.warning("leases could not be renewed; it is tried again", extra={"reason": str(error)[:300]})
             return
-        for served, answer in zip(late, answers, strict=True):
+        for served, answer, lost in zip(late, answers, losses, strict=True):
             if isinstance(answer, Exception):
                 logger.warning("lease could not be renewed", extra={"queue": served.name, "reason": str(answer)[:300]})
+            elif served.lost != lost:
+                logger.debug("answer about a lease lost before", extra={"queue": served.name})
             elif answer[0] == replies.LEASE_LOST:
                 self._lost(served)
             else:

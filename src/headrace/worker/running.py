@@ -212,13 +212,7 @@ class Running:
             extra={"worker": served.worker, "queue": served.name, "jobs": len(lost), "unsettled": served.pending},
         )
         self.settling.refused_total += served.pending
-        served.generation += 1
-        served.attempts.clear()
-        served.plain.clear()
-        served.rich.clear()
-        served.starting.clear()
-        served.parked.clear()
-        served.reconcile = served.uncertain = False
+        served.lose_lease()
         for attempt in list(self.slots.buffer):
             if attempt.served is served:
                 self.slots.buffer.remove(attempt)

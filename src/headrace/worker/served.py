@@ -35,9 +35,9 @@ class Served:
     """
 
     __slots__ = (
-        "attempts", "calls", "channel", "early", "generation", "hot", "lease_at", "limit", "name", "next_due",
+        "attempts", "calls", "channel", "early", "hot", "lease_at", "limit", "lost", "name", "next_due",
         "next_lease", "parked", "paused", "plain", "reconcile", "rich", "running", "spent", "starting", "store",
-        "turned", "uncertain", "worker_base",
+        "turned", "uncertain", "worker", "worker_base",
     )  # fmt: skip
 
     def __init__(self, name: str, store: Store, limit: int | None, worker: str) -> None:
@@ -47,7 +47,10 @@ class Served:
         self.channel = self.calls.keys.control
         self.limit = limit
         self.worker_base = worker
-        self.generation = 0
+        #: Name of the worker in its current lease.
+        self.worker = worker
+        #: Leases that ran out: what was sent under an earlier one says nothing about the present one.
+        self.lost = 0
         self.hot = True
         self.paused = False
         #: Pause or resume was told since the last reserve was sent, so that its reply may be older.
@@ -76,10 +79,16 @@ class Served:
         #: A settle was sent without an answer: what is refused now may have been recorded then.
         self.uncertain = False
 
-    @property
-    def worker(self) -> str:
-        """Name of the worker in its current lease; a lost lease is followed by a new name."""
-        return f"{self.worker_base}.{self.generation}" if self.generation else self.worker_base
+    def lose_lease(self) -> None:
+        """Forget all that was held under a lease that ran out, and take a new name for the next."""
+        self.lost += 1
+        self.worker = f"{self.worker_base}.{self.lost}"
+        self.attempts.clear()
+        self.plain.clear()
+        self.rich.clear()
+        self.starting.clear()
+        self.parked.clear()
+        self.reconcile = self.uncertain = False
 
     @property
     def pending(self) -> int:

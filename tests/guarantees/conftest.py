@@ -1,0 +1,21 @@
+"""Every guarantee is tested with real worker processes on a real server, below a prefix of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.crew import Crew
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from headrace.server import PrivateServer
+
+
+@pytest.fixture
+def crew(server: PrivateServer, prefix: str) -> Iterator[Crew]:
+    """Worker processes and apps of one test; nothing of them is left behind."""
+    with Crew(server.url, prefix) as crew:
+        yield crew
