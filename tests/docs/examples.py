@@ -10,7 +10,8 @@ What a page may hold:
     <!-- not run: REASON -->                in front of any of them: it is only shown, as is a block of any other kind
 
 In what a command prints, a line `...` stands for any lines, and ` ...` at the end of a line for its rest. What
-`python FILE` prints must agree to the letter; in what other programs print, numbers and ids may differ.
+`python FILE` prints must agree to the letter; in what other programs print, numbers, ids and units of time may differ.
+A command with an id that the page has shown before is run with the id that was printed there.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ _EXACT = re.compile(r"python [\w/]+\.py\b")
 _ID = re.compile(r"\b[0-9a-hjkmnp-tv-z]{12}[0-9a-f]{6}\b")
 _WORKER = re.compile(r"\b[0-9a-hjkmnp-tv-z]{10}\b")
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+_UNIT = re.compile(r"\b0 (?:ms|s|min|h)\b")
 
 _INSIDE: Final = """\
 import asyncio
@@ -132,9 +134,9 @@ def mask(line: str) -> str:
 
     Example:
         >>> mask("9zm3k1q7w2ab000001  waiting   12.5 ms")
-        'ID waiting 0 ms'
+        'ID waiting 0 s'
     """
-    for pattern, name in ((_ID, "ID"), (_WORKER, "WORKER"), (_NUMBER, "0")):
+    for pattern, name in ((_ID, "ID"), (_WORKER, "WORKER"), (_NUMBER, "0"), (_UNIT, "0 s")):
         line = pattern.sub(name, line)
     return re.sub(r" {2,}", " ", re.sub(r"-{2,}", "--", line))
 
@@ -160,6 +162,7 @@ class Reader:
     folder: Path
     url: str
     module: str = ""
+    ids: dict[str, str] = field(default_factory=dict)
     working: dict[str, Working] = field(default_factory=dict)
 
     def follow(self, page: str) -> Iterator[str]:
@@ -204,7 +207,11 @@ class Reader:
             yield f"{lines.text}\nexit code {code}; {found or printed}"
 
     def _run(self, command: Command) -> Iterator[str]:
-        printed, code = self._wait(self._open(command.text, subprocess.PIPE))
+        text = _ID.sub(lambda match: self.ids.get(match[0], match[0]), command.text)
+        printed, code = self._wait(self._open(text, subprocess.PIPE))
+        shown, real = _ID.findall(command.printed), _ID.findall(printed)
+        if len(shown) == len(real):
+            self.ids.update(zip(shown, real, strict=True))
         found = difference(printed, command.printed, exact=_EXACT.match(command.text) is not None)
         if found:
             yield f"$ {command.text}\nexit code {code}; {found}"

@@ -7,6 +7,7 @@ A page keeps its own text; the code fills the part between two comments: `<!-- s
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import sys
@@ -16,7 +17,7 @@ from headrace import errors, keys
 from headrace.settings import Settings, describe
 from tests.docs import states
 from tests.tidy.test_lua_headers import read, sections, split
-from tests.tidy.tree import ROOT, SOURCE
+from tests.tidy.tree import ROOT, SOURCE, name_of, tracked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -146,6 +147,31 @@ def scripts_table() -> str:
     return table(["script", "does", "invariant", "bound"], rows)
 
 
+# Tests and benchmarks
+
+
+def guarantees_table() -> str:
+    """Every test of a guarantee: what it claims, as its docstring says."""
+    rows = []
+    for path in tracked(".py", "tests/guarantees"):
+        if path.name.startswith("test_"):
+            text = ast.get_docstring(ast.parse(path.read_text())) or ""
+            claim = " ".join(text.partition("\n\n")[0].split())
+            rows.append([claim, f"[{path.name}](../{name_of(path)})"])
+    return table(["claim", "test"], rows)
+
+
+def benchmarks_table() -> str:
+    """Every script in benchmarks/: what it measures, and its command, as its docstring says."""
+    rows = []
+    for path in sorted((ROOT / "benchmarks").glob("*.py")):
+        text = ast.get_docstring(ast.parse(path.read_text())) or ""
+        if command := re.search(r"^    (python benchmarks/.+?)(?: {2,}.*)?$", text, re.MULTILINE):
+            purpose = text.splitlines()[0].rstrip(".")
+            rows.append([f"[{path.name}](../benchmarks/{path.name})", purpose, f"`{command[1]}`"])
+    return table(["script", "does", "command"], rows)
+
+
 # All of them
 
 PARTS: Final[tuple[tuple[str, str, Callable[[], str]], ...]] = (
@@ -153,6 +179,8 @@ PARTS: Final[tuple[tuple[str, str, Callable[[], str]], ...]] = (
     ("docs/errors.md", "errors", errors_reference),
     ("docs/keys.md", "keys", keys_table),
     ("docs/keys.md", "scripts", scripts_table),
+    ("docs/guarantees.md", "tests", guarantees_table),
+    ("docs/benchmarks.md", "scripts", benchmarks_table),
     ("docs/state-machine.md", "picture", states.picture),
     ("docs/state-machine.md", "transitions", states.transitions_table),
 )

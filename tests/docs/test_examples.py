@@ -104,7 +104,8 @@ def test_a_block_that_nobody_runs_is_refused() -> None:
         ("took 12 ms\n", "took ...", True, True),
         ("took 12 ms\n", "took 13 ms", True, False),
         ("took 12 ms\n", "took 13 ms", False, True),
-        ("took 12 ms\n", "took 13 s", False, False),
+        ("took 12 ms\n", "took 1.5 s", False, True),
+        ("took 12 ms\n", "took 13 bytes", False, False),
         ("9zm3k1q7w2ab000001   x\n", "0000000000ab00000f x", False, True),
         ("", "", True, True),
         ("a", "", True, False),
@@ -130,3 +131,13 @@ def test_a_command_in_the_background_is_stopped_and_looked_at(tmp_path: Path) ->
     (found,) = Reader(folder, "").follow(page)
 
     assert "exit code -2; not printed: ['steady']" in found
+
+
+def test_an_id_that_the_page_shows_stands_for_the_one_that_was_printed(tmp_path: Path) -> None:
+    shown, real = "abcdefghjkmn00000f", "9zm3k1q7w2ab000001"
+    page = f"```console\n$ echo job {real}\njob {shown}\n$ echo {shown}\n{shown}\n```\n"
+    reader = Reader(tmp_path, "")
+
+    found = list(reader.follow(page))
+
+    assert (found, reader.ids) == ([], {shown: real})
