@@ -22,7 +22,7 @@ change them together. `p` stands for the prefix (setting HEADRACE_PREFIX), `q` f
     p:{q}:keyed      hash   id -> unique key, the other way round
     p:{q}:receipts   list   first ids of the latest 10,000 to 11,000 calls of enqueue: what is sent again is accepted once
     p:{q}:cancels    set    ids of active jobs whose cancellation was asked for
-    p:{q}:meta       hash   fence (counter), paused, totals, and the counts of the last 60 minutes
+    p:{q}:meta       hash   fence (the last one given), paused, totals, and the counts of the last 60 minutes
     p:{q}:wake       list   at most one token; an idle worker blocks on it
     p:{q}:log:ID     list   log lines of one job, bounded, expiring
     p:queues         set    names of the queues that were ever used
