@@ -5,7 +5,7 @@
 #   make check     linter, format, types and layers only
 #   make fix       let the linter and the formatter mend what they can
 #   make cover     run all tests and show which lines and branches they miss
-#   make bench     run every benchmark, or one: make bench NAME=record_codec
+#   make bench     run every benchmark, or one: make bench NAME=drain
 #   make docs      write the tables in docs/ that are made from the code
 #   make lock      renew requirements-dev.lock
 #   make clean     remove what these commands made
