@@ -6,13 +6,15 @@ import asyncio
 import os
 import signal
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from headrace import Fixed, Headrace
-from headrace.errors import OptionError
+from headrace.errors import JobCancelled, OptionError
 from headrace.worker import job_process
+from headrace.worker.processes import Processes, _Turn
 from tests.live import DEADLINE, fresh_app, opened, until, working
 from tests.worker import process_tasks
 from tests.worker.children import add, children, door, failure_of, no_child_left
@@ -270,6 +272,29 @@ async def test_no_more_children_run_than_the_setting_allows_and_jobs_take_turns(
             pids = {await job.result(timeout=DEADLINE) for job in jobs}
 
     assert pids == first
+
+
+@pytest.mark.parametrize("ends", ["cancelled", "stopped"])
+async def test_a_turn_that_ends_when_a_child_comes_free_passes_it_on(app: Headrace, ends: str) -> None:
+    task = add(app, process_tasks.pid)
+    pool = Processes(app.census_book, app, maximum=1)
+    pool.prepare(task)
+    attempt: Any = SimpleNamespace(task=task.name)
+    turns = [_Turn() for _ in range(3)]
+    child = await pool._acquire(turns[0], attempt)
+    waits = [asyncio.create_task(pool._acquire(turn, attempt)) for turn in turns[1:]]
+    await asyncio.sleep(0)
+
+    pool._release(child)
+    if ends == "cancelled":
+        waits[0].cancel()
+    else:
+        turns[1].stop(JobCancelled)
+
+    assert await asyncio.wait_for(waits[1], DEADLINE) is child
+    with pytest.raises((asyncio.CancelledError, JobCancelled)):
+        await waits[0]
+    await pool.close()
 
 
 async def test_signals_of_a_stopping_group_do_nothing_in_a_child_and_the_usual_in_what_it_starts(app: Headrace) -> None:

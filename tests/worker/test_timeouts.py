@@ -13,6 +13,7 @@ import pytest
 
 from headrace import Headrace, current_job
 from headrace.errors import JobCancelled, JobFailed, JobTimeout
+from headrace.worker.slots import CANCEL_MARGIN
 from tests.live import DEADLINE, fresh_app, opened, working
 
 if TYPE_CHECKING:
@@ -92,6 +93,32 @@ async def test_cleanup_after_the_soft_timeout_may_use_timeouts_of_its_own(app: H
         job = await clean_up.enqueue()
 
         assert await job.result(timeout=DEADLINE) == "TimeoutError"
+
+
+async def test_cleanup_after_the_soft_timeout_may_use_task_groups(app: Headrace) -> None:
+    async def divide_by_zero() -> float:
+        await asyncio.sleep(0.001)
+        return 1 / 0
+
+    @app.task(timeout=SOON, attempts=1)
+    async def clean_up() -> int:
+        try:
+            await asyncio.sleep(FOREVER)
+        except JobTimeout:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(divide_by_zero())
+                    await asyncio.sleep(FOREVER)
+            except* ZeroDivisionError:
+                pass
+        task = asyncio.current_task()
+        assert task is not None
+        return task.cancelling()
+
+    async with working(app):
+        job = await clean_up.enqueue()
+
+        assert await job.result(timeout=DEADLINE) == 0
 
 
 async def test_soft_timeout_ends_the_children_of_a_task_group(app: Headrace) -> None:
@@ -236,9 +263,12 @@ async def test_worker_stops_although_a_task_swallows_every_cancellation(app: Hea
         job = await stubborn.enqueue()
         await asyncio.wait_for(entered.wait(), DEADLINE)
 
+        began = asyncio.get_running_loop().time()
         worker.stop()
         await asyncio.wait_for(worker.signals.stopped.wait(), DEADLINE)
+        took = asyncio.get_running_loop().time() - began
 
+    assert took < CANCEL_MARGIN
     await job.refresh()
     assert job.status == "waiting"
     assert job.attempts == 0
@@ -319,12 +349,12 @@ async def test_a_cancellation_that_a_task_leaves_behind_does_not_strike_the_next
             await asyncio.sleep(0.001)
         return "fine"
 
+    # So many that the worker reserves some ahead, and one job follows another without a wait of the slot.
+    jobs = [await task.enqueue() for _ in range(100) for task in (leave_cancelled, harmless)]
     async with working(app, concurrency=1):
-        jobs = [await task.enqueue() for task in (leave_cancelled, harmless, leave_cancelled, harmless)]
-
         results = [await job.result(timeout=DEADLINE) for job in jobs]
 
-    assert results == ["returned", "fine", "returned", "fine"]
+    assert results == ["returned", "fine"] * 100
 
 
 async def test_a_slot_survives_a_cancellation_that_comes_when_its_job_has_long_ended(app: Headrace) -> None:
