@@ -67,6 +67,7 @@ class Signature:
         }
         kept = [parameter for name, parameter in full.parameters.items() if name not in self.resources]
         self._signature = full.replace(parameters=kept)
+        self._shown = _show(self._signature)
         self._positional = [parameter for parameter in kept if parameter.kind in _POSITIONAL]
         self._rest = next((p for p in kept if p.kind is inspect.Parameter.VAR_POSITIONAL), None)
         self._open_keywords = next((p for p in kept if p.kind is inspect.Parameter.VAR_KEYWORD), None)
@@ -90,7 +91,7 @@ class Signature:
         try:
             self._signature.bind(*arguments, **keywords)
         except TypeError as error:
-            raise ArgumentError(f"task '{self.task}': {error}. It takes {self._signature}.") from error
+            raise ArgumentError(f"task '{self.task}': {error}. It takes {self._shown}.") from error
         if len(arguments) > MAX_ARGUMENTS:
             text = f"task '{self.task}': {len(arguments)} positional arguments; at most {MAX_ARGUMENTS} are taken"
             raise ArgumentError(text + ". Pass one list.")
@@ -116,7 +117,7 @@ class Signature:
             return decoder.decode(payload)
         except (msgspec.DecodeError, ValueError, TypeError) as error:
             raise RecordCorrupt(
-                f"task '{self.task}': {self._name_place(str(error))}. It takes {self._signature}."
+                f"task '{self.task}': {self._name_place(str(error))}. It takes {self._shown}."
             ) from error
 
     def decode_keywords(self, keywords: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
@@ -143,7 +144,7 @@ class Signature:
 
     def _decoder(self, count: int) -> msgspec.msgpack.Decoder[Any]:
         if count > MAX_ARGUMENTS or (count > len(self._positional) and self._rest is None):
-            text = f"task '{self.task}': {count} positional arguments; it takes {self._signature}"
+            text = f"task '{self.task}': {count} positional arguments; it takes {self._shown}"
             raise RecordCorrupt(text + ". Give the new signature a new task name, or defaults.")
         hints = [self._hint(parameter.name, Any) for parameter in self._positional[:count]]
         if self._rest is not None:
@@ -156,7 +157,7 @@ class Signature:
     def _keyword_decoder(self, name: str) -> msgspec.msgpack.Decoder[Any]:
         parameter = self._signature.parameters.get(name) or self._open_keywords
         if parameter is None:
-            text = f"task '{self.task}' takes no argument '{name}': it takes {self._signature}"
+            text = f"task '{self.task}' takes no argument '{name}': it takes {self._shown}"
             raise RecordCorrupt(text + ". Give the new signature a new task name.")
         decoder = _make_decoder(self._hint(parameter.name, Any), f"task '{self.task}', argument '{name}'")
         if len(self._keyword_decoders) < 256:  # noqa: PLR2004 - keyword names remembered
@@ -186,6 +187,24 @@ class Signature:
         index = int(digits)
         name = self._positional[index].name if index < len(self._positional) else f"number {index + 1}"
         return f"argument '{name}'{inner.rstrip('`')}: {text}"
+
+
+class _Bare:
+    """An annotation that is a text, as its author wrote it: without quotes."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def _show(signature: inspect.Signature) -> str:
+    def bare(annotation: Any) -> Any:
+        return _Bare(annotation) if isinstance(annotation, str) else annotation
+
+    parameters = [one.replace(annotation=bare(one.annotation)) for one in signature.parameters.values()]
+    return str(signature.replace(parameters=parameters, return_annotation=bare(signature.return_annotation)))
 
 
 def _make_decoder(hint: Any, where: str) -> msgspec.msgpack.Decoder[Any]:

@@ -74,6 +74,11 @@ class Inbox:
                 if status != "pending":
                     self._end(job_id, (status, outcome))
                 return await future
+        except PoolClosed:
+            # Why: the inbox closes before the links do, and its error says what becomes of the job.
+            if future.done() and not future.cancelled():
+                return future.result()
+            raise
         except TimeoutError as error:
             # Why: the inbox stays entered at the server; it is told once, to nobody, and forgotten with the job.
             text = f"job {job_id} on queue '{queue}' did not end within {timeout or 0:g} s; it goes on. "

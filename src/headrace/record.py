@@ -261,7 +261,8 @@ def read_outcome(data: bytes) -> Outcome:
     try:
         return _outcomes.decode(data)
     except msgspec.DecodeError as error:
-        raise RecordCorrupt(f"an outcome of {len(data)} bytes cannot be read: {error}.") from error
+        text = f"an outcome of {len(data)} bytes cannot be read: {error}"
+        raise RecordCorrupt(text + ". Something else wrote to this key.") from error
 
 
 def read_failures(data: bytes) -> list[Failure]:
@@ -271,7 +272,8 @@ def read_failures(data: bytes) -> list[Failure]:
     try:
         return _failures.decode(data)
     except msgspec.DecodeError as error:
-        raise RecordCorrupt(f"a list of failures of {len(data)} bytes cannot be read: {error}.") from error
+        text = f"a list of failures of {len(data)} bytes cannot be read: {error}"
+        raise RecordCorrupt(text + ". Something else wrote to this key.") from error
 
 
 def add_failure(data: bytes, failure: Failure) -> bytes:

@@ -234,7 +234,8 @@ class Connection(asyncio.Protocol):
         self._transport = None
         error: Exception
         if self._closing:
-            error = PoolClosed(f"The connection '{self.name}' to {self.address} was closed during the call.")
+            text = f"The connection '{self.name}' to {self.address} was closed during the call"
+            error = PoolClosed(text + ". Open the app again.")
         else:
             reason = str(exc) if exc is not None else "the server closed it"
             text = f"The connection '{self.name}' to {self.address} broke: {reason}"

@@ -222,5 +222,5 @@ def parse_counts(reply: list[Any]) -> Counts:
 def refuse(reply: Any, what: str, where: str) -> None:
     """Raise CommandRefused when a reply is an error; `where` names the server."""
     if isinstance(reply, Exception):
-        text = f"{where} refused {what}: {reply}.."
-        raise CommandRefused(text) from reply
+        text = f"{where} refused {what}: {str(reply).rstrip('.')}"
+        raise CommandRefused(text + ". Look at its log and memory, and at what else writes to its keys.") from reply
