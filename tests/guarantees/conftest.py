@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.crew import Crew
+from tests.support.proxy import FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from headrace.server import PrivateServer
 
@@ -19,3 +21,10 @@ def crew(server: PrivateServer, prefix: str) -> Iterator[Crew]:
     """Worker processes and apps of one test; nothing of them is left behind."""
     with Crew(server.url, prefix) as crew:
         yield crew
+
+
+@pytest.fixture
+def proxy(server: PrivateServer, tmp_path: Path) -> Iterator[FaultProxy]:
+    """A way to the server that can be cut in the middle of a reply."""
+    with FaultProxy(tmp_path, server.url) as proxy:
+        yield proxy

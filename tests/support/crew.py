@@ -12,6 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
 
+from headrace import Headrace
 from headrace.keys import QueueKeys
 from tests.apps.journal import VARIABLE, JournalApp
 from tests.support.raw import Raw
@@ -143,6 +144,11 @@ class Crew:
         self.workers.append(worker)
         await worker.says.until("ready")
         return worker
+
+    async def settled(self) -> None:
+        """Wait until the server knows of no job that waits or runs."""
+        async with Headrace(self.url, settings={"prefix": self.prefix}) as observer:
+            await observer.queue("work").drain(timeout=DEADLINE)
 
     async def lease_runs_out(self) -> None:
         """Wait until every lease that there is has run out: the server's clock says so, and nothing announces it."""

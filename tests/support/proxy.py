@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import selectors
@@ -39,6 +40,10 @@ class Cut:
     hold: bool = False
     struck: threading.Event = field(default_factory=threading.Event)
 
+    async def strikes(self) -> None:
+        """Wait until the connection was cut."""
+        assert await asyncio.to_thread(self.struck.wait, DEADLINE), "the fault never struck"
+
 
 @dataclass
 class _Pair:
@@ -47,10 +52,10 @@ class _Pair:
     cut: Cut | None = None
 
 
-def calls(script: str) -> Callable[[bytes], bool]:
-    """Match requests that call a script of the store by its hash."""
-    sha = load_scripts()[script].sha.encode()
-    return lambda request: sha in request
+def calls(*scripts: str, also: bytes = b"") -> Callable[[bytes], bool]:
+    """Match requests that call all these scripts of the store by their hashes, and hold some other bytes too."""
+    parts = [load_scripts()[script].sha.encode() for script in scripts] + [also]
+    return lambda request: all(part in request for part in parts)
 
 
 class FaultProxy:

@@ -136,7 +136,7 @@ class Flights:
         """Settle everything that has ended, with the run loop stopped; False when that was not possible in time."""
         deadline = time.monotonic() + timeout
         self.reserving = False
-        while self._pending() or any(served.starting for served in self._queues.values()):
+        while self._pending() or any(served.starting or served.reconcile for served in self._queues.values()):
             await self._fly()
             if time.monotonic() > deadline:
                 return False
@@ -162,7 +162,7 @@ class Flights:
         pending = self._pending()
         if pending >= GATHER_JOBS or (pending and not self._slots.buffer):
             return True
-        if any(served.starting for served in self._queues.values()):
+        if any(served.starting or served.reconcile for served in self._queues.values()):
             return True
         if self.hungry():
             return True
@@ -236,6 +236,10 @@ class Flights:
                 return False
             losses = [served.lost for served, _, _ in readers]
             answers = await self._host.store.run(self._link, payloads)
+        except asyncio.CancelledError:
+            # Why: the worker stops; what this round trip did is not known to it either.
+            self._restore(readers)
+            raise
         except ConnectionLost:
             self._restore(readers)
             await asyncio.sleep(random.uniform(0.01, 0.05))  # noqa: S311 - jitter, no secret
@@ -268,18 +272,18 @@ class Flights:
         done = 0
         fresh: list[Attempt] = []
         asked: list[Served] = []
+        failed: set[Served] = set()
         loop_now = asyncio.get_running_loop().time()
         for at, ((served, what, detail), answer) in enumerate(zip(readers, answers, strict=True)):
             if isinstance(answer, Exception):
                 self._refused(served, what, detail, answer)
+                failed.add(served)
                 continue
             self._offset_ms = answer[1] - (began + now) * 500
             if answer[0] == replies.LEASE_LOST:
                 if what == "settle":
                     self._late(served, detail)
-                known = served.lost == losses[at] and (what == "reserve" or served.attempts or not served.uncertain)
-                served.uncertain = False
-                if known:
+                if served.lost == losses[at] and (what == "reserve" or served.attempts or not served.uncertain):
                     self._lease_lost(served)
                 continue
             served.lease_at = loop_now
@@ -293,6 +297,9 @@ class Flights:
                     served.worker = name
                 fresh += self._admit(served, self._reserved(served, reply, asked_for))
                 asked.append(served)
+        # Why: only now, since the calls of one round trip on one queue are sent again together.
+        for served in {served for served, what, _ in readers if what == "settle"} - failed:
+            served.uncertain = False
         self._measure(done, now)
         if fresh:
             self.jobs_total += len(fresh)
@@ -315,7 +322,6 @@ class Flights:
         if refused and not served.uncertain:
             self._settling.refused_total += len(refused)
             logger.warning("late results refused", extra={"queue": served.name, "jobs": len(refused)})
-        served.uncertain = False
         return len(some) // 2 + len(entries)
 
     def _reserved(self, served: Served, reply: replies.Reserved, asked: int) -> list[Attempt]:
@@ -370,12 +376,15 @@ class Flights:
             mine = await self._host.store.mine(self._link, served.name, served.worker)
         except CommandRefused as error:
             logger.warning("cannot compare holds yet", extra={"queue": served.name, "reason": str(error)[:300]})
+            asyncio.get_running_loop().call_later(0.2, self.kick)
             return
-        pending = set(served.plain[::2])
+        known = dict(zip(served.plain[::2], served.plain[1::2], strict=True))
         for entries in served.rich.values():
-            pending.update(entry[1] for entry in entries)
+            known.update((job_id, hold) for verb, job_id, hold, *_ in entries if verb != "follow")
+        known.update((job_id, attempt.hold) for job_id, attempt in served.attempts.items())
         for job_id, hold in mine.items():
-            if job_id not in served.attempts and job_id not in pending:
+            # Why: the same job may be held anew, under a later fence than that of an end which is sent again.
+            if replies.fence_of(known.get(job_id, b"")) != replies.fence_of(hold):
                 served.add_entry("back", job_id, hold, 0, "", "")
         served.reconcile = False
 

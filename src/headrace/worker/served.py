@@ -159,7 +159,7 @@ class Served:
                 for part in split_entries(entries, SETTLE_CALL_JOBS)
             ),
         ]
-        idle = int(not self.attempts and not self.rich)
+        idle = int(not self.attempts and not self.rich and not self.reconcile)
         packed: list[tuple[bytes, Sent]] = []
         for index, (letter, some, entries) in enumerate(calls):
             last = index == len(calls) - 1
