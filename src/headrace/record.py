@@ -260,7 +260,7 @@ def read_outcome(data: bytes) -> Outcome:
     """Read an outcome; raises RecordCorrupt when its bytes make no sense."""
     try:
         return _outcomes.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         text = f"an outcome of {len(data)} bytes cannot be read: {error}"
         raise RecordCorrupt(text + ". Something else wrote to this key.") from error
 
@@ -271,14 +271,18 @@ def read_failures(data: bytes) -> list[Failure]:
         return []
     try:
         return _failures.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         text = f"a list of failures of {len(data)} bytes cannot be read: {error}"
         raise RecordCorrupt(text + ". Something else wrote to this key.") from error
 
 
 def add_failure(data: bytes, failure: Failure) -> bytes:
     """Return the failures with one more; beyond `MAX_FAILURES` the second-oldest goes, so that the first stays."""
-    failures = [*read_failures(data), failure]
+    try:
+        failures = [*read_failures(data), failure]
+    except RecordCorrupt:
+        # Why: a job must be able to end whatever somebody else has written beside it; the new failure is worth more.
+        failures = [failure]
     while len(failures) > MAX_FAILURES:
         del failures[1]
     return _encoder.encode(failures)
