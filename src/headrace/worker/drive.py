@@ -101,7 +101,8 @@ class Rest:
         attempt = self._attempt
         if attempt.ended:
             self._close()
-            raise JobTimeout(f"the attempt of '{attempt.task}' did not stop when it was told to, and was ended.")
+            text = f"the attempt of '{attempt.task}' did not stop when it was told to, and was ended"
+            raise JobTimeout(text + ". Let JobTimeout and CancelledError pass, or raise hard_timeout= of the task.")
         if attempt.stop == "timeout" and not self._told and isinstance(error, asyncio.CancelledError):
             self._told = True
             # Why: the task may clean up and return, so that its asyncio task must not count as being cancelled.

@@ -135,7 +135,7 @@ def unpack(payload: bytes) -> Message:
     """
     try:
         return _decoder.decode(payload)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         text = f"a message of {len(payload)} bytes between a worker and its child process cannot be read: {error}"
         raise RecordCorrupt(text + ". Something in the task wrote to a descriptor that is not its own.") from error
 

@@ -103,7 +103,9 @@ class Worker:
         """
         with self._turn:
             if self._over:
-                raise UsageError("the job does not run any more, so that nothing can be noted of it.")
+                raise UsageError(
+                    "the job has ended, so that nothing can be noted of it. Note it before the task returns."
+                )
             answer = self.receive() if self.send(note) else None
         if not isinstance(answer, Noted):
             raise LeaseLost("the worker of this job has ended, so that nothing is recorded. Stop; it is run again.")

@@ -224,7 +224,9 @@ class JobProcess(asyncio.Protocol):
         attempt = self._attempt
         try:
             if attempt is None:
-                raise UsageError("the job does not run any more, so that nothing can be noted of it.")
+                raise UsageError(
+                    "the job has ended, so that nothing can be noted of it. Note it before the task returns."
+                )
             if note.line is None:
                 await attempt.progress(note.percent, note.text)
             else:

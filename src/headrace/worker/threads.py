@@ -20,7 +20,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 from headrace.census import Kind
-from headrace.errors import JobError
+from headrace.errors import JobError, JobTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +73,9 @@ class _Call:
         try:
             if self.struck is not None and isinstance(error, self.struck) and not error.args:
                 # Why: only a class can be raised in another thread, so that it arrives without a text.
-                error.args = (f"the attempt of '{self.attempt.task}' was told to stop in its thread",)
+                what = "ran past its soft timeout" if self.struck is JobTimeout else "was cancelled or its worker stops"
+                text = f"the attempt of '{self.attempt.task}', in a thread, {what}. Finish now"
+                error.args = (text + ("; or raise timeout= of the task." if self.struck is JobTimeout else "."),)
             if isinstance(error, KeyboardInterrupt):
                 # Why: on the loop it would mean Ctrl-C and stop the program; in a thread it is the task's own.
                 text = f"task '{self.attempt.task}' raised KeyboardInterrupt in a thread, where no key was pressed"
