@@ -13,7 +13,7 @@ what one Python worker process does.
 All subjects use one private server over its unix socket, with the append-only file written every second, as a queue
 that may lose nothing needs. The subjects take turns within each repeat, each repeat starting with another one, so that
 a disturbance of the machine meets them all; FLUSHALL precedes each measure. Printed are medians with the extremes, and
-the ratio to the fastest peer, which is the best median among all subjects but Headrace.
+the ratio to the fastest peer, which is the best median among all subjects but Headrace and the floors.
 
 Processor time is told of the worker and of the server apart, because a subject may save one by spending the other; that
 of the server includes the connecting of the worker. Wall time is neither: on an idle machine about their sum, where the

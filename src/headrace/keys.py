@@ -10,7 +10,7 @@ change them together. `p` stands for the prefix (setting HEADRACE_PREFIX), `q` f
     p:{q}:delayed    zset   id -> due time, ms * 32 + 20 - priority
     p:{q}:held       hash   id -> hold: "fence+priority+worker" (started) or "fence-priority-worker" (not started)
     p:{q}:leases     zset   worker -> deadline of its lease, ms; only workers that hold jobs
-    p:{q}:state      hash   id -> "attempts stalls deferrals reason"; only jobs that failed, stalled, were deferred or retried
+    p:{q}:state      hash   id -> "attempts stalls deferrals reason"; only jobs with any of these
     p:{q}:errors     hash   id -> msgpack list of what each failed attempt raised, bounded
     p:{q}:progress   hash   id -> msgpack [percent, text]; only jobs that reported any
     p:{q}:dead       zset   id -> time of death, ms; bounded by count and age
@@ -20,7 +20,7 @@ change them together. `p` stands for the prefix (setting HEADRACE_PREFIX), `q` f
     p:{q}:waiters    hash   id -> inbox channels, separated by spaces, that wait for the result
     p:{q}:uniques    hash   unique key -> id of the pending job that holds it
     p:{q}:keyed      hash   id -> unique key, the other way round
-    p:{q}:receipts   list   first ids of the latest 10,000 to 11,000 calls of enqueue: what is sent again is accepted once
+    p:{q}:receipts   list   first ids of the latest 10,000 calls of enqueue, so that one sent again counts once
     p:{q}:cancels    set    ids of active jobs whose cancellation was asked for
     p:{q}:meta       hash   fence (the last one given), paused, totals, and the counts of the last 60 minutes
     p:{q}:wake       list   at most one token; an idle worker blocks on it
