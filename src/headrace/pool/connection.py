@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: Upper bound of replies that may be outstanding on one connection; more is a fault of the caller, not a load.
 MAX_OUTSTANDING: Final = 100_000
 #: Error codes of a server that will be ready later.
-NOT_READY: Final = frozenset({"LOADING", "MASTERDOWN", "BUSY", "CLUSTERDOWN", "TRYAGAIN"})
+NOT_READY: Final = frozenset({"LOADING", "MASTERDOWN", "BUSY", "CLUSTERDOWN", "TRYAGAIN", "MISCONF"})
 
 
 class ServerReplyError(Exception):
@@ -57,7 +57,7 @@ class Connection(asyncio.Protocol):
         address: Where the server is and how to log in.
         name: Name shown by the server's CLIENT LIST.
         on_push: Called with each push message (RESP3 subscriptions).
-        on_lost: Called once when an open connection breaks; not called by `close`.
+        on_lost: Called once when an open connection breaks; not called after `close` or `abort`.
     """
 
     def __init__(
@@ -185,13 +185,13 @@ class Connection(asyncio.Protocol):
         return reply
 
     def abort(self) -> None:
-        """Drop the connection at once; commands under way end with `PoolClosed`."""
-        self._closing = True
+        """Drop the connection at once, for good; commands under way end with `ConnectionLost`."""
+        self._on_lost = None
         if self._transport is not None:
             self._transport.abort()
 
     async def close(self) -> None:
-        """Close the connection and wait until the loop has let go of it."""
+        """Close the connection and wait until the loop has let go of it; commands under way end with `PoolClosed`."""
         self._closing = True
         if self._transport is not None:
             self._transport.close()
@@ -226,25 +226,28 @@ class Connection(asyncio.Protocol):
                         flight.handler(flight.replies)
                 reply = reader.gets()
         except ConnectionLost as error:
-            self._fail(error)
-            self.abort()
+            transport, self._transport = self._transport, None
+            self._break(ConnectionLost(f"{self.address} sent what is no reply on '{self.name}': {error}."))
+            if transport is not None:
+                transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End all batches under way and tell the owner."""
         self._transport = None
-        error: Exception
         if self._closing:
-            text = f"The connection '{self.name}' to {self.address} was closed during the call"
-            error = PoolClosed(text + ". Open the app again.")
+            self._fail(PoolClosed(f"The connection '{self.name}' to {self.address} was closed during the call."))
         else:
-            reason = str(exc) if exc is not None else "the server closed it"
+            reason = str(exc) if exc is not None else "it was closed"
             text = f"The connection '{self.name}' to {self.address} broke: {reason}"
-            error = ConnectionLost(text + ". It is opened again.")
-        self._fail(error)
+            self._break(ConnectionLost(text + ". It is opened again."))
         if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
-        if not self._closing and self._on_lost is not None:
-            self._on_lost(error)
+
+    def _break(self, error: ConnectionLost) -> None:
+        self._fail(error)
+        on_lost, self._on_lost = self._on_lost, None
+        if on_lost is not None:
+            on_lost(error)
 
     def _fail(self, error: Exception) -> None:
         flights, self._flights, self._outstanding = self._flights, deque(), 0

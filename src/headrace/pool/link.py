@@ -76,7 +76,9 @@ class Link:
         self._entry: Entry | None = None
         self._on_push = on_push
         self._on_reopen = on_reopen
+        #: Channels that the open connection is subscribed to, and those it is to be, each bounded by the queues served.
         self._channels: set[str] = set()
+        self._confirmed: set[str] = set()
         self._connection: Connection | None = None
         self._opening: asyncio.Task[Connection] | None = None
         self._closed = False
@@ -126,16 +128,19 @@ class Link:
             self.waiting -= 1
 
     async def subscribe(self, channels: Iterable[str], *, timeout: float = 10.0) -> None:
-        """Subscribe to channels, now and after each reopening.
+        """Subscribe to channels, now and after each reopening; a link with channels opens again by itself.
 
         Raises:
             ConnectionLost: The connection could not be opened or broke.
         """
-        fresh = [channel for channel in channels if channel not in self._channels]
-        self._channels.update(fresh)
+        names = list(channels)
+        self._channels.update(names)
+        # Why: what another call has only asked for is asked for again, or this call might return before it is there.
+        fresh = [channel for channel in names if channel not in self._confirmed]
         if fresh:
             # Why: the answers to SUBSCRIBE come as push messages; the reply to a PING behind it tells that it is done.
             await self.roundtrip(pack_command("SUBSCRIBE", *fresh) + pack_command("PING"), 1, timeout=timeout)
+            self._confirmed.update(fresh)
 
     async def close(self) -> None:
         """Close the connection; calls under way end with PoolClosed. Safe to call again."""
@@ -154,34 +159,35 @@ class Link:
     async def _open(self) -> Connection:
         if self._closed:
             raise PoolClosed(f"The link '{self.name}' to {self.address} is closed. Open the app again.")
-        if self._opening is None:
-            self._opening = self._census.create_task(
-                self._reopen(), name=f"open {self.name}", owner=self.owner, expected=(HeadraceError,)
-            )
-        return await asyncio.shield(self._opening)
+        opening = self._opening or self._start_opening()
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError as error:
+            if self._was_closed() and opening.cancelled() and not _is_cancelling():
+                text = f"The link '{self.name}' to {self.address} was closed while it was being opened."
+                raise PoolClosed(text) from error
+            raise
 
     async def _reopen(self) -> Connection:
         wait = BACKOFF_FIRST
         try:
-            # Why: bounded by those who wait; the loop ends when the last of them gave up.
+            # Why: bounded by those who wait; the loop ends when the last of them gave up. Channels wait for good.
             while True:
                 connection = Connection(
                     self.address, name=self.name, on_push=self._pushed if self._on_push else None, on_lost=self._lost
                 )
                 try:
-                    await connection.open(timeout=OPEN_TIMEOUT)
-                    if self._channels:
-                        subscribe = pack_command("SUBSCRIBE", *sorted(self._channels)) + pack_command("PING")
-                        await asyncio.wait_for(connection.submit(subscribe, 1), OPEN_TIMEOUT)
+                    wanted = await self._connect(connection)
                 except (ConnectionLost, TimeoutError):
                     self.failed_total += 1
                     connection.abort()
-                    if not self.waiting:
+                    if not self.waiting and not self._channels:
                         raise
                     await asyncio.sleep(random.uniform(0, wait))  # noqa: S311 - jitter, no secret
                     wait = min(BACKOFF_MOST, wait * 2)
                     continue
                 self._connection = connection
+                self._confirmed = set(wanted)
                 self._entry = self._census.add(Kind.CONNECTION, self.name, self.owner)
                 self.opened_total += 1
                 if self.opened_total > 1 and self._on_reopen is not None:
@@ -190,17 +196,50 @@ class Link:
         finally:
             self._opening = None
 
+    async def _connect(self, connection: Connection) -> list[str]:
+        """Open a connection, subscribe it, and return its channels."""
+        await connection.open(timeout=OPEN_TIMEOUT)
+        wanted = sorted(self._channels)
+        try:
+            if wanted:
+                subscribe = pack_command("SUBSCRIBE", *wanted) + pack_command("PING")
+                await asyncio.wait_for(connection.submit(subscribe, 1), OPEN_TIMEOUT)
+        except asyncio.CancelledError:
+            connection.abort()
+            raise
+        if not connection.is_open:
+            raise ConnectionLost(f"{self.address} closed the connection '{self.name}' at once. It is tried again.")
+        return wanted
+
     def _pushed(self, message: list[Any]) -> None:
         if self._on_push is not None and message[0] == b"message":
             self._on_push(message[1], message[2])
 
     def _drop(self, connection: Connection) -> None:
-        self._lost(ConnectionLost("dropped"))
         connection.abort()
+        self._lost(ConnectionLost("dropped"))
 
     def _lost(self, _error: Exception) -> None:
         self._connection = None
+        self._confirmed.clear()
         self.failed_total += 1
         if self._entry is not None:
             self._entry.close()
             self._entry = None
+        if self._channels and not self._closed and self._opening is None:
+            # Why: nobody may have a call to make, while the messages of the channels are awaited all the same.
+            _ = self._start_opening()
+
+    def _was_closed(self) -> bool:
+        return self._closed
+
+    def _start_opening(self) -> asyncio.Task[Connection]:
+        self._opening = self._census.create_task(
+            self._reopen(), name=f"open {self.name}", owner=self.owner, expected=(HeadraceError,)
+        )
+        return self._opening
+
+
+def _is_cancelling() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

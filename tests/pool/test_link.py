@@ -1,0 +1,162 @@
+"""A link opens again by itself, hands each caller its own replies, and lets nobody pay for another's time limit."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace.census import Census, Kind
+from headrace.errors import ConnectionLost, PoolClosed
+from headrace.pool.address import parse_address
+from headrace.pool.link import Lane, Link
+from headrace.resp import pack_command
+from tests.support.scripted import Scripted, scripted
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+DEADLINE = 10.0
+
+
+@pytest.fixture
+async def fake(tmp_path: Path) -> AsyncIterator[Scripted]:
+    async with scripted(tmp_path / "s") as server:
+        yield server
+
+
+@pytest.fixture
+def census() -> Census:
+    return Census()
+
+
+@pytest.fixture
+async def make_link(fake: Scripted, census: Census) -> AsyncIterator[Callable[..., Link]]:
+    made: list[Link] = []
+
+    def make(**options: Any) -> Link:
+        made.append(Link(parse_address(fake.url), Lane.USER, name="link", census=census, owner="test", **options))
+        return made[-1]
+
+    yield make
+    for link in made:
+        await link.close()
+    assert census.entries() == []
+
+
+def echo(command: list[bytes]) -> bytes:
+    return b"$%d\r\n%b\r\n" % (len(command[-1]), command[-1])
+
+
+async def ask(link: Link, word: str, **options: Any) -> Any:
+    (reply,) = await link.roundtrip(pack_command("ECHO", word), 1, **options)
+    return reply
+
+
+async def test_the_reply_of_a_cancelled_call_is_given_to_nobody_else(
+    fake: Scripted, make_link: Callable[..., Link]
+) -> None:
+    fake.answer = lambda _: None
+    link = make_link()
+    first = asyncio.create_task(ask(link, "first"))
+    await fake.until(lambda seen: seen.commands)
+
+    first.cancel()
+    second = asyncio.create_task(ask(link, "second"))
+    await fake.until(lambda seen: len(seen.commands) == 2)
+    fake.send(b"$5\r\nfirst\r\n$6\r\nsecond\r\n")
+
+    assert await asyncio.wait_for(second, DEADLINE) == b"second"
+    assert fake.opened == 1
+
+
+async def test_a_call_that_runs_out_of_time_ends_the_others_as_lost_not_as_closed(
+    fake: Scripted, make_link: Callable[..., Link]
+) -> None:
+    fake.answer = lambda _: None
+    link = make_link()
+    patient = asyncio.create_task(ask(link, "patient"))
+    await fake.until(lambda seen: seen.commands)
+
+    with pytest.raises(ConnectionLost, match="did not answer"):
+        await ask(link, "hasty", timeout=0.01)
+
+    with pytest.raises(ConnectionLost, match="broke"):
+        await asyncio.wait_for(patient, DEADLINE)
+
+
+async def test_a_connection_with_a_garbled_reply_is_replaced_and_counted_once(
+    fake: Scripted, make_link: Callable[..., Link], census: Census
+) -> None:
+    fake.answer = lambda command: b"?what\r\n" if command[-1] == b"garble" else echo(command)
+    link = make_link()
+
+    with pytest.raises(ConnectionLost, match="no reply"):
+        await ask(link, "garble")
+    answer = await ask(link, "again")
+
+    assert answer == b"again"
+    assert (fake.opened, link.opened_total, link.failed_total) == (2, 2, 1)
+    assert census.counts() == {Kind.CONNECTION: 1}
+
+
+async def test_a_link_with_channels_opens_again_although_nobody_calls(
+    fake: Scripted, make_link: Callable[..., Link]
+) -> None:
+    reopened, pushed = asyncio.Event(), asyncio.Queue[tuple[bytes, bytes]]()
+    link = make_link(on_push=lambda *message: pushed.put_nowait(message), on_reopen=reopened.set)
+    await link.subscribe(["news"])
+
+    fake.cut()
+    await asyncio.wait_for(reopened.wait(), DEADLINE)
+    fake.send(b">3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$5\r\nhello\r\n")
+
+    assert await asyncio.wait_for(pushed.get(), DEADLINE) == (b"news", b"hello")
+    assert fake.opened == 2
+
+
+async def test_subscribe_returns_only_once_the_channel_is_there_whoever_asked_first(
+    fake: Scripted, make_link: Callable[..., Link]
+) -> None:
+    link = make_link(on_push=lambda *_: None)
+    await ask(link, "open")
+    fake.handshake[b"PING"] = None
+    first = asyncio.create_task(link.subscribe(["news"]))
+    second = asyncio.create_task(link.subscribe(["news"]))
+    await fake.until(lambda seen: seen.commands[-1][0] == b"SUBSCRIBE")
+
+    ended, _ = await asyncio.wait({first, second}, timeout=0.05)
+    fake.send(b"+PONG\r\n+PONG\r\n")
+    await asyncio.wait_for(asyncio.gather(first, second), DEADLINE)
+
+    assert ended == set()
+
+
+async def test_a_link_that_closes_while_it_is_being_opened_ends_its_calls_with_pool_closed(
+    fake: Scripted, make_link: Callable[..., Link]
+) -> None:
+    fake.handshake[b"PING"] = None
+    link = make_link()
+    call = asyncio.create_task(ask(link, "never"))
+    await fake.until(lambda seen: seen.opened)
+
+    await link.close()
+
+    with pytest.raises(PoolClosed, match="closed while it was being opened"):
+        await asyncio.wait_for(call, DEADLINE)
+
+
+async def test_a_server_that_cannot_save_to_its_disk_is_waited_for(
+    fake: Scripted, make_link: Callable[..., Link]
+) -> None:
+    fake.answer = echo
+    fake.handshake[b"PING"] = b"-MISCONF Redis is configured to save RDB snapshots\r\n"
+    link = make_link()
+    call = asyncio.create_task(ask(link, "late"))
+    await fake.until(lambda seen: seen.opened > 1)
+
+    fake.handshake.clear()
+
+    assert await asyncio.wait_for(call, DEADLINE) == b"late"
