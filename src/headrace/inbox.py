@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import TYPE_CHECKING, Final
 
-from headrace.errors import HeadraceError, PoolClosed, ResultTimeout, UsageError
+from headrace.errors import ConnectionLost, HeadraceError, PoolClosed, ResultTimeout, UsageError
 
 if TYPE_CHECKING:
     from headrace.census import Census
@@ -35,6 +36,8 @@ class Inbox:
         self.channel = channel
         self._waits: dict[str, tuple[str, list[asyncio.Future[tuple[str, bytes]]]]] = {}
         self._looking: asyncio.Task[None] | None = None
+        #: Messages may have been lost since the jobs were looked at.
+        self._stale = False
         self._closed = False
 
     def __len__(self) -> int:
@@ -48,6 +51,7 @@ class Inbox:
 
     def reopened(self) -> None:
         """Look again at every job that is waited for: what was told during the break is lost."""
+        self._stale = True
         if self._waits and self._looking is None:
             self._looking = self._census.create_task(
                 self._look_again(), name="look again at awaited jobs", owner="inbox", expected=(HeadraceError,)
@@ -109,9 +113,21 @@ class Inbox:
 
     async def _look_again(self) -> None:
         try:
-            for job_id, (queue, _) in list(self._waits.items()):
-                status, outcome = await self._store.watch(self._user, queue, job_id, self.channel, enter=True)
-                if status != "pending":
-                    self._end(job_id, (status, outcome))
+            # Bound: once for each break; the link's own back-off and this wait keep it from spinning.
+            while self._stale:
+                self._stale = False
+                try:
+                    await self._look_once()
+                except ConnectionLost:
+                    self._stale = True
+                    await asyncio.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - jitter, no secret
         finally:
             self._looking = None
+
+    async def _look_once(self) -> None:
+        for job_id, (queue, _) in list(self._waits.items()):
+            if job_id not in self._waits:
+                continue
+            status, outcome = await self._store.watch(self._user, queue, job_id, self.channel, enter=True)
+            if status != "pending":
+                self._end(job_id, (status, outcome))
