@@ -65,7 +65,7 @@ class SyncLink:
             text = f"{self.address} did not answer on '{self.name}': {str(error) or type(error).__name__}"
             raise ConnectionLost(text + ". Check that the server runs.") from error
         except BaseException:
-            # Why: Ctrl-C, or a signal that raises, may strike before the replies are read: the next call must not get them.
+            # Why: Ctrl-C or a signal that raises may strike before the replies are read: the next call would get them.
             self._drop()
             raise
         finally:
