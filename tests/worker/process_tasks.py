@@ -212,3 +212,7 @@ def follow(name: str, number: int) -> str:
         del number
 
     return current_job().follow(stand_in, number)
+
+
+def has_loaded_pickle() -> bool:
+    return bool({"pickle", "_pickle", "multiprocessing"} & sys.modules.keys())

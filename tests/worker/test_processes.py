@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,6 @@ import pytest
 
 from headrace import Fixed, Headrace
 from headrace.errors import JobCancelled, OptionError
-from headrace.worker import job_process
 from headrace.worker.processes import Processes, _Turn
 from tests.live import DEADLINE, fresh_app, opened, until, working
 from tests.worker import process_tasks
@@ -50,6 +50,13 @@ async def test_arguments_and_results_keep_their_types(app: Headrace) -> None:
 
     assert plain == process_tasks.Order(1, datetime(2026, 11, 25, tzinfo=UTC))
     assert named == process_tasks.Order(1, datetime(2026, 11, 27, tzinfo=UTC))
+
+
+async def test_nothing_is_pickled_since_nothing_could(app: Headrace) -> None:
+    has_loaded_pickle = add(app, process_tasks.has_loaded_pickle)
+
+    async with working(app):
+        assert await (await has_loaded_pickle.enqueue()).result(timeout=DEADLINE) is False
 
 
 async def test_one_child_runs_one_job_after_another(app: Headrace) -> None:
@@ -310,7 +317,7 @@ async def test_signals_of_a_stopping_group_do_nothing_in_a_child_and_the_usual_i
 async def test_a_child_that_cannot_be_started_fails_the_job_with_the_reason(
     app: Headrace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(job_process, "get_executable", lambda: b"/nowhere/python")
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
     pid = add(app, process_tasks.pid)
 
     async with working(app):

@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
-from multiprocessing.spawn import get_executable
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from headrace.census import Kind
@@ -79,7 +79,7 @@ class JobProcess(asyncio.Protocol):
             # has started too.
             self._process = subprocess.Popen(
                 [
-                    *(os.fsdecode(get_executable()), "-c", PROGRAM),
+                    *(_find_python(), "-c", PROGRAM),
                     *(str(theirs.fileno()), str(os.getpid())),
                     *sys.path,
                 ],
@@ -272,3 +272,11 @@ class JobProcess(asyncio.Protocol):
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
+
+
+def _find_python() -> str:
+    """Locate the interpreter; in a program that embeds Python, `sys.executable` is that program."""
+    for path in (sys.executable, f"{sys.base_exec_prefix}/bin/python3"):
+        if path and Path(path).name.startswith(("python", "pypy")):
+            return path
+    raise FileNotFoundError(f"{sys.executable!r} is no Python interpreter, and none is below {sys.base_exec_prefix}")
