@@ -103,6 +103,24 @@ def test_a_rate_of_no_time_is_zero() -> None:
     assert rate.value == 0.0
 
 
+async def test_a_burst_over_more_queues_than_slots_ends_when_all_are_empty(make_app: Callable[..., Headrace]) -> None:
+    names = [f"q{number}" for number in range(7)]
+    app = make_app()
+
+    @app.task(name="note")
+    async def note(left: int) -> None:
+        if left:
+            await note.using(queue=names[left]).enqueue(left - 1)
+
+    async with opened(app):
+        await note.using(queue=names[0]).enqueue(6)
+        worker = app.worker(names, 2, burst=True)
+        stats = await asyncio.wait_for(worker.run(), DEADLINE)
+
+    assert stats.completed == 7
+    assert stats.round_trips < 100
+
+
 @pytest.mark.parametrize("limit", [None, 1])
 async def test_only_jobs_that_have_a_slot_count_as_started(
     make_app: Callable[..., Headrace], limit: int | None

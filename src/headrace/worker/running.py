@@ -90,9 +90,11 @@ class Running:
         )  # fmt: skip
         self.settling.sender = self.flights
         self.leases = Leases(host, self.queues, self.flights, self._lease_lost)
-        self.waking = Waking(self._wake_link, host.store, self.queues, self.flights)
+        self.waking = Waking(host, self._wake_link, worker.id, self.queues, self.flights)
         self._tasks: list[asyncio.Task[None]] = []
         self._hurried = asyncio.Event()
+        #: Queues that were asked in vain since the last end of a job.
+        self._quiet: set[Served] = set()
         self.registration = Registration(host, worker.id, list(self.queues), worker.concurrency, self.flights.server_ms)
 
     async def start(self) -> None:
@@ -171,17 +173,21 @@ class Running:
         signals = self._worker.signals
         if asked:
             signals.reserved.set()
-        if self._worker.burst and not self.slots.running and not self.slots.buffer:
+        if self._worker.burst:
             self._end_burst(asked)
 
     def _end_burst(self, asked: list[Served]) -> None:
         """Stop once every queue was asked after the last end of a job: that may have put jobs back, or added some."""
+        busy = self.slots.running or self.slots.buffer
+        if busy or any(served.attempts or served.pending for served in self.queues.values()):
+            self._quiet.clear()
+            return
+        # Why: with more queues than free slots, it takes several round trips to ask all of them.
+        self._quiet.update(asked)
         open_queues = [served for served in self.queues.values() if not served.paused]
         if any(served.hot for served in open_queues):
             return
-        if any(served.attempts or served.pending for served in self.queues.values()):
-            return
-        unasked = [served for served in open_queues if served not in asked]
+        unasked = [served for served in open_queues if served not in self._quiet]
         if not unasked:
             self._worker.stop()
         for served in unasked:
