@@ -24,6 +24,7 @@ change them together. `p` stands for the prefix (setting HEADRACE_PREFIX), `q` f
     p:{q}:cancels    set    ids of active jobs whose cancellation was asked for
     p:{q}:meta       hash   fence (the last one given), paused, totals, and the counts of the last 60 minutes
     p:{q}:wake       list   at most one token; an idle worker blocks on it
+    p:{q}:wake:W     list   at most one token for worker W alone, expiring: look again which queues to block on
     p:{q}:log:ID     list   log lines of one job, bounded, expiring
     p:queues         set    names of the queues that were ever used
     p:workers        hash   worker -> msgpack facts (host, pid, queues, started, seen); bounded by removal of the gone
@@ -59,6 +60,10 @@ class QueueKeys:
     def wake(self) -> str:
         """The list that idle workers block on."""
         return self._key("wake")
+
+    def own_wake(self, worker: str) -> str:
+        """Return the list that one worker alone blocks on."""
+        return self._key(f"wake:{worker}")
 
     @property
     def control(self) -> str:

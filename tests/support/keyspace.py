@@ -154,7 +154,7 @@ def key_problems(keys: Mapping[str, str], prefix: str) -> list[str]:
     for name, kind in keys.items():
         rest = name.removeprefix(f"{prefix}:")
         part = rest.partition("}:")[2] if rest.startswith("{") else ""
-        expected = "list" if part.startswith("log:") else KINDS.get(part) if part else SHARED.get(rest)
+        expected = "list" if part.startswith(("log:", "wake:")) else KINDS.get(part) if part else SHARED.get(rest)
         if expected != kind:
             found.append(f"key {name!r} is a {kind}: expected {expected or 'no such key'}")
     return found

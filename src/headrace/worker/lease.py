@@ -138,7 +138,7 @@ class Leases:
                     "dead": sum(page.died for page in pages),
                 },
             )
-            served.hot = True
+            served.heat()
         last = pages[-1]
         served.next_lease = self._flights.loop_time(last.next_lease_ms) if last.next_lease_ms else 0.0
 
@@ -165,7 +165,7 @@ class Leases:
         if served.next_due and served.next_due <= now:
             served.next_due = 0.0
         if self._flights.can_take(served):
-            served.hot = True
+            served.heat()
             return
         promoted = await self._host.store.promote(self._host.control, served.name)
         served.next_due = self._flights.loop_time(promoted.next_due_ms) if promoted.next_due_ms else 0.0

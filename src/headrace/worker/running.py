@@ -90,7 +90,7 @@ class Running:
         )  # fmt: skip
         self.settling.sender = self.flights
         self.leases = Leases(host, self.queues, self.flights, self._lease_lost)
-        self.waking = Waking(self._wake_link, host.store, self.queues, self.flights)
+        self.waking = Waking(host, self._wake_link, worker.id, self.queues, self.flights)
         self._tasks: list[asyncio.Task[None]] = []
         self._hurried = asyncio.Event()
         #: Queues that were asked in vain since the last end of a job.
@@ -140,6 +140,7 @@ class Running:
                 if not await self.flights.flush(LAST_FLIGHT):
                     logger.error("worker stopped without settling all jobs; its lease ends and others run them again")
                 await self._pass_on()
+                await self.waking.forget()
                 await self.registration.unregister()
         except (HeadraceError, TimeoutError) as error:
             logger.warning("worker could not say goodbye", extra={"reason": repr(error)[:300]})

@@ -53,7 +53,7 @@ class Served:
         self.lost = 0
         self.hot = True
         self.paused = False
-        #: Pause or resume was told since the last reserve was sent, so that its reply may be older.
+        #: Something was told since the last reserve was sent, so that its reply may be older.
         self.turned = False
         #: Cancels of unknown jobs since the last reserve was sent: its reply may bring them.
         self.early: set[bytes] = set()
@@ -89,6 +89,10 @@ class Served:
         self.starting.clear()
         self.parked.clear()
         self.reconcile = self.uncertain = False
+
+    def heat(self) -> None:
+        """Note that there may be jobs, whatever the reply of a reserve under way says, which may be older."""
+        self.hot = self.turned = True
 
     @property
     def pending(self) -> int:
