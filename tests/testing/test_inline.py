@@ -66,7 +66,6 @@ async def test_the_handle_of_a_job_works(app: Headrace) -> None:
 
         assert await job.result(timeout=1.0) == 42
         assert (await job.refresh()).attempts == 1
-        assert job.progress == (50.0, "half")
         assert (await job.why()).startswith("It completed")
         assert await job.cancel() is False
         assert await job.retry() is False

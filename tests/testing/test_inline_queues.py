@@ -7,10 +7,7 @@ import asyncio
 import pytest
 
 from headrace import Headrace, JobStatus, Priority, current_job
-from headrace.errors import (
-    JobCancelled,
-    ResultTimeout,
-)
+from headrace.errors import JobCancelled, ResultTimeout, UnknownTask
 from headrace.testing import inline
 
 
@@ -172,3 +169,59 @@ async def test_queues_count_list_and_clear_their_jobs(app: Headrace) -> None:
         assert await queue.clear("failed") == 2
         assert (await queue.stats()).failed == 0
         await queue.drain(timeout=1.0)
+
+
+async def test_a_running_job_is_waited_for_by_others(app: Headrace) -> None:
+    started, leave = asyncio.Event(), asyncio.Event()
+
+    @app.task(name="long")
+    async def long() -> str:
+        await current_job().log("begun")
+        started.set()
+        await leave.wait()
+        return "done"
+
+    with inline(app) as ran:
+        enqueuing = asyncio.create_task(long.enqueue())
+        await started.wait()
+        handle = app.queue("default").job(ran.jobs[0].id)
+        with pytest.raises(ResultTimeout, match=r"did not end within 0\.01 s"):
+            await handle.result(timeout=0.01)
+        assert (await handle.refresh()).status is JobStatus.ACTIVE
+        assert await handle.log_lines() == ["begun"]
+        waiting = asyncio.create_task(handle.result())
+        await asyncio.sleep(0)
+        leave.set()
+
+        assert await waiting == "done"
+        await enqueuing
+
+
+async def test_jobs_that_wait_say_why(app: Headrace) -> None:
+    @app.task(name="note")
+    async def note() -> None: ...
+
+    with inline(app):
+        await app.queue("default").pause()
+        first, second = await note.enqueue(), await note.using(priority=20).enqueue()
+
+        assert "paused" in await first.why()
+        assert "paused" in await second.why()
+        assert (await app.queue("default").stats()).waiting == 2
+
+
+async def test_a_job_whose_task_is_unknown_is_kept_for_others(app: Headrace) -> None:
+    other = Headrace("unix:///nonexistent/other.sock")
+
+    @other.task(name="elsewhere")
+    async def elsewhere() -> None: ...
+
+    @app.task(name="first")
+    async def first() -> str:
+        return current_job().follow(elsewhere)
+
+    with inline(app) as ran:
+        await first.enqueue()
+
+        assert [job.status for job in ran.jobs] == [JobStatus.COMPLETED, JobStatus.DELAYED]
+        assert isinstance(ran.jobs[1].error, UnknownTask)
