@@ -22,7 +22,7 @@ WORKERS = ("w1", "w2", "w3.1")
 INBOXES = ("model:inbox:a", "model:inbox:b")
 BODY = b"\x00\x01t\x90"
 LEASE_MS, KEEP_MS, HOUR_MS = 600_000, 604_800_000, 3_600_000
-KEEP_COUNT, MAX_STALLED = 4, 1
+KEEP_COUNT = 4
 VERBS = ("start", "complete", "complete", "retry", "dead", "cancel", "back", "defer")
 
 
@@ -143,15 +143,34 @@ class StoreFacts(RuleBasedStateMachine):
         (reply,) = self._run(calls["settle"].pack((*head, *flat)))
         return list(reply)
 
+    def _draw_job(self, data: st.DataObject) -> bytes:
+        """Draw a known job, whatever the number of those that are where it is."""
+        places = [
+            ids for place in ("waiting", "delayed", "held", "dead", "cancelled") if (ids := self.model.ids(place))
+        ]
+        places += [sorted(self.model.outcomes)] if self.model.outcomes else []
+        return data.draw(st.sampled_from(data.draw(st.sampled_from(places))))
+
+    def _list(self, status: str) -> list[bytes]:
+        found: list[bytes] = []
+        cursor = "0"
+        for _ in range(200):
+            cursor, ids = finish(self.store.list_ids(self.direct, QUEUE, status, cursor, 3))
+            found += ids
+            if cursor == "0":
+                break
+        return found
+
     def _draw_ends(self, data: st.DataObject, worker: str) -> tuple[list[Plain], list[Entry]]:
         """Draw what a worker settles: jobs it holds, and jobs it or others held at some time."""
         model = self.model
         current = [(job_id, model.jobs[job_id].hold) for job_id in model.held_by(worker)]
         old = [pair for pair in model.holds if pair not in current]
-        pairs = st.sampled_from(current) if current else st.nothing()
-        pairs |= st.sampled_from(old) if old else st.nothing()
-        if not current and not old:
+        foreign = [pair for pair in old if pair[0] in model.ids("held")]
+        choices = [st.sampled_from(pairs) for pairs in (current, current, foreign, old) if pairs]
+        if not choices:
             return [], []
+        pairs = st.one_of(choices)
         drawn = data.draw(st.lists(pairs, max_size=5, unique_by=lambda pair: pair[0]))
         plain, entries = [], []
         for job_id, hold in drawn:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from headrace.store import replies
-from tests.model.store_facts import BODY, HOUR_MS, INBOXES, LEASE_MS, LETTER, MAX_STALLED, QUEUE, WORKERS, StoreFacts
+from tests.model.store_facts import BODY, HOUR_MS, INBOXES, LEASE_MS, LETTER, QUEUE, WORKERS, StoreFacts
 from tests.support.direct import finish
 
 
@@ -15,10 +15,15 @@ class StoreMachine(StoreFacts):
 
     # Producers
 
-    @initialize(start=st.booleans())
-    def begin(self, *, start: bool) -> None:
-        if start:
-            self.enqueue(amount=3, level=5, delayed=False, key="", resent=False)
+    @initialize(data=st.data())
+    def begin(self, data: st.DataObject) -> None:
+        """Most of what is worth seeing needs some jobs of several priorities, a few of them held."""
+        for level in (1, 5):
+            self.enqueue(amount=3, level=level, delayed=False, key="", resent=False)
+        self.enqueue(amount=1, level=5, delayed=False, key="k1", resent=False)
+        self.enqueue(amount=2, level=5, delayed=True, key="", resent=False)
+        for worker in data.draw(st.sampled_from(((), WORKERS[:1], WORKERS[:2]))):
+            self.reserve(worker, start=data.draw(st.integers(0, 2)), prefetch=1, token=False)
 
     @rule(
         amount=st.integers(1, 3), level=st.sampled_from((1, 5, 20)), delayed=st.booleans(),
@@ -48,11 +53,10 @@ class StoreMachine(StoreFacts):
     @precondition(lambda self: self.model.ids("delayed"))
     @rule(data=st.data())
     def fall_due(self, data: st.DataObject) -> None:
-        job_id = data.draw(st.sampled_from(self.model.ids("delayed")))
-        job = self.model.jobs[job_id]
-        job.due = next(self.due)
-
-        self.raw("ZADD", self.keys["delayed"], job.due * 32 + 20 - job.level, job_id)
+        for job_id in data.draw(st.lists(st.sampled_from(self.model.ids("delayed")), min_size=1, unique=True)):
+            job = self.model.jobs[job_id]
+            job.due = next(self.due)
+            self.raw("ZADD", self.keys["delayed"], job.due * 32 + 20 - job.level, job_id)
 
     @rule()
     def promote(self) -> None:
@@ -128,16 +132,16 @@ class StoreMachine(StoreFacts):
 
         self.raw("ZADD", self.keys["leases"], self.model.leases[worker], worker)
 
-    @rule()
-    def reclaim(self) -> None:
-        pages = finish(self.store.reclaim(self.direct, QUEUE, MAX_STALLED))
+    @rule(max_stalled=st.integers(0, 2))
+    def reclaim(self, max_stalled: int) -> None:
+        pages = finish(self.store.reclaim(self.direct, QUEUE, max_stalled))
 
         found = (
             sum(page.back for page in pages),
             sum(page.died for page in pages),
             sum(page.unstarted for page in pages),
         )
-        assert found == self.model.reclaim(MAX_STALLED)
+        assert found == self.model.reclaim(max_stalled)
 
     @precondition(lambda self: self.model.holds)
     @rule(data=st.data())
@@ -151,12 +155,6 @@ class StoreMachine(StoreFacts):
         assert noted == current
         if job is not None and current:
             job.progress = b"\x92\x05\xa0"
-
-    @rule(worker=st.sampled_from(WORKERS))
-    def mine(self, worker: str) -> None:
-        found = finish(self.store.mine(self.direct, QUEUE, worker))
-
-        assert found == {job_id: self.model.jobs[job_id].hold for job_id in self.model.held_by(worker)}
 
     # Operators and users
 
@@ -199,28 +197,25 @@ class StoreMachine(StoreFacts):
         assert total == len(self.model.clear(status))
 
     @precondition(lambda self: self.model.jobs or self.model.outcomes)
-    @rule(data=st.data(), inbox=st.sampled_from(INBOXES), enter=st.booleans())
+    @rule(data=st.data(), inbox=st.sampled_from(INBOXES), enter=st.sampled_from((True, True, False)))
     def watch(self, data: st.DataObject, inbox: str, *, enter: bool) -> None:
-        job_id = data.draw(st.sampled_from(sorted([*self.model.jobs, *self.model.outcomes])))
+        job_id = self._draw_job(data)
 
         answer = finish(self.store.watch(self.direct, QUEUE, job_id.decode(), inbox, enter=enter))
 
         assert answer == self.model.watch(job_id, inbox, enter=enter)
 
-    @rule(status=st.sampled_from(("waiting", "delayed", "active", "completed", "failed", "cancelled")))
-    def list_pages(self, status: str) -> None:
-        found: list[bytes] = []
-        cursor = "0"
-        for _ in range(200):
-            cursor, ids = finish(self.store.list_ids(self.direct, QUEUE, status, cursor, 2))
-            found += ids
-            if cursor == "0":
-                break
-
-        wanted = [job_id for job_id in [*self.model.jobs, *self.model.outcomes] if self.model.status(job_id) == status]
-        assert sorted(found) == sorted(wanted)
-        if status == "waiting":
-            assert found == self.model.waiting()
+    @rule()
+    def look(self) -> None:
+        """Page through everything, and compare what each worker is believed to hold."""
+        for worker in WORKERS:
+            mine = finish(self.store.mine(self.direct, QUEUE, worker))
+            assert mine == {job_id: self.model.jobs[job_id].hold for job_id in self.model.held_by(worker)}
+        known = [*self.model.jobs, *self.model.outcomes]
+        for status in ("waiting", "delayed", "active", "completed", "failed", "cancelled"):
+            found = self._list(status)
+            assert sorted(found) == sorted(job_id for job_id in known if self.model.status(job_id) == status)
+            assert status != "waiting" or found == self.model.waiting()
 
     @precondition(lambda self: self.model.ids("dead", "cancelled") or self.model.outcomes)
     @rule(data=st.data())

@@ -118,7 +118,7 @@ class StoreModel:
             job.place, job.worker = "held", worker
         if taken:
             self.leases[worker] = 0
-        return 0, [(job_id, at < start) for at, job_id in enumerate(taken)]
+        return 0, [(job_id, at < start and not self.jobs[job_id].counts()[1]) for at, job_id in enumerate(taken)]
 
     def settle(
         self, worker: str, plain: Sequence[Plain], entries: Sequence[Entry], *, idle: bool, letter: bool
@@ -159,7 +159,7 @@ class StoreModel:
             for job_id in self.held_by(worker):
                 job = self.jobs[job_id]
                 attempts, stalls, deferrals = job.counts()
-                stalls += 1
+                stalls = stalls + 1 if job.started else max(1, stalls)
                 attempts += job.started
                 unstarted += not job.started
                 job.state = f"{attempts} {stalls} {deferrals}".encode()

@@ -194,7 +194,9 @@ class Flights:
         slots = self._slots
         target = plan_prefetch(self._rate.value, slots.concurrency)
         most = max(1, int(FLIGHT_BYTES / self._record_bytes))
-        ask = plan_ask(slots.free, len(slots.buffer), target, most)
+        # Why: jobs in quarantine leave their slots to others, but no more of them than there are slots.
+        buffered = len(slots.buffer) + max(0, len(slots.quarantine) - slots.concurrency)
+        ask = plan_ask(slots.free, buffered, target, most)
         if not ask.start and ask.prefetch * 2 < target:
             return []
         if not ask.total:

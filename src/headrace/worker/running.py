@@ -79,6 +79,7 @@ class Running:
             settling=self.settling,
             deadline_set=self._deadline_set,
             slow_step=settings.loop_lag_warn,
+            max_stalled=settings.max_stalled,
         )
         self._jobs_link: Link = host.pool.link(
             Lane.JOBS, f"worker-{worker.id}", owner="worker", on_reopen=self._reopened
@@ -220,9 +221,7 @@ class Running:
         )
         self.settling.refused_total += served.pending
         served.lose_lease()
-        for attempt in list(self.slots.buffer):
-            if attempt.served is served:
-                self.slots.buffer.remove(attempt)
+        _ = self.slots.take_back(served)
         for attempt in lost:
             self.slots.stop(attempt, "lease lost")
         self._worker.signals.lease_lost.set()
@@ -253,8 +252,7 @@ class Running:
                 )
         elif word == b"pause":
             served.paused = served.turned = True
-            for attempt in [one for one in self.slots.buffer if one.served is served]:
-                self.slots.buffer.remove(attempt)
+            for attempt in self.slots.take_back(served):
                 self.settling.hand_back(attempt)
             self._give_back_parked(served)
             self.flights.kick()
@@ -269,8 +267,9 @@ class Running:
             served.note_cancel(job_id)
         elif attempt.slot is not None:
             self.slots.stop(attempt, "cancelled")
-        elif attempt in self.slots.buffer or attempt in served.parked:
-            (self.slots.buffer if attempt in self.slots.buffer else served.parked).remove(attempt)
+        elif self.slots.drop(attempt) or attempt in served.parked:
+            if attempt in served.parked:
+                served.parked.remove(attempt)
             self.settling.drop_cancelled(attempt)
             self.flights.kick()
         else:

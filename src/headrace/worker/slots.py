@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from headrace.errors import JobCancelled, JobTimeout, RecordCorrupt, RecordTooNew, UnknownTask
 from headrace.record import VERSION, read_record
 from headrace.worker.drive import Rest, first_step
+from headrace.worker.quarantine import Quarantine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from headrace.census import Census
     from headrace.worker.attempt import Attempt
     from headrace.worker.runners import Runner
+    from headrace.worker.served import Served
     from headrace.worker.settling import Settling
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ class Slots:
         settling: Takes what became of each job.
         deadline_set: Called with the loop-independent time (time.monotonic) at which a job must be looked at.
         slow_step: Seconds that a coroutine may keep the loop without a warning.
+        max_stalled: Stalls that a job may have without being dead.
     """
 
     def __init__(
@@ -55,9 +58,11 @@ class Slots:
         settling: Settling,
         deadline_set: Callable[[float], None],
         slow_step: float,
+        max_stalled: int = 3,
     ) -> None:
         self.concurrency = concurrency
         self.buffer: deque[Attempt] = deque()
+        self.quarantine = Quarantine(max_stalled=max_stalled)
         self.running: set[Attempt] = set()
         self.started_total = 0
         self.stalls_seen = 0
@@ -96,11 +101,21 @@ class Slots:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def take_back(self) -> list[Attempt]:
-        """Empty the buffer and return what was in it: jobs that were never started."""
-        attempts = list(self.buffer)
-        self.buffer.clear()
-        return attempts
+    def take_back(self, served: Served | None = None) -> list[Attempt]:
+        """Return the jobs that were never started, of one queue or of all, and forget them."""
+        waiting = self.quarantine.take_back(served)
+        taken = [attempt for attempt in self.buffer if served is None or attempt.served is served]
+        for attempt in taken:
+            self.drop(attempt)
+        return taken + waiting
+
+    def drop(self, attempt: Attempt) -> bool:
+        """Forget a job that was not started; False when it was, or is elsewhere."""
+        if attempt not in self.buffer:
+            return self.quarantine.remove(attempt)
+        self.buffer.remove(attempt)
+        self._leave(attempt)
+        return True
 
     async def close(self) -> None:
         """End all slots; a job that runs still, although it was told to stop, is ended whatever it does."""
@@ -186,7 +201,7 @@ class Slots:
             if served.limit is not None and served.running >= served.limit:
                 served.parked.append(attempt)
                 continue
-            if attempt.state.stalls and b"-" in attempt.hold and not await self._announce(attempt):
+            if attempt.state.stalls and not await self._admit(attempt):
                 continue
             began = attempt.started = now()
             runner = runners.get(attempt.task_bytes)
@@ -207,8 +222,8 @@ class Slots:
                 await self._rest(attempt, runner, coroutine, context, yielded)
                 began = ended = now()
                 turn_ends = max(turn_ends, ended + TURN / 2)
-            if ended - began > self._slow_step:
-                self.stalled(attempt, ended - began)
+            if ended - began > self._slow_step or attempt.state.stalls:
+                self._look_back(attempt, ended - began)
             if ended > turn_ends or cancels():
                 await self._take_turn(task)
                 turn_ends = now() + TURN
@@ -265,6 +280,26 @@ class Slots:
             if self._closing:
                 raise
 
+    async def _admit(self, attempt: Attempt) -> bool:
+        """Let a job start that a lost worker had held: not beside another such one, and recorded before it does."""
+        if not self.quarantine.enter(attempt):
+            return False
+        if b"-" not in attempt.hold or await self._announce(attempt):
+            return True
+        self._leave(attempt)
+        return False
+
+    def _look_back(self, attempt: Attempt, seconds: float) -> None:
+        if seconds > self._slow_step:
+            self.stalled(attempt, seconds)
+        self._leave(attempt)
+
+    def _leave(self, attempt: Attempt) -> None:
+        following = self.quarantine.leave(attempt)
+        if following is not None:
+            self.buffer.appendleft(following)
+            self.wake()
+
     async def _announce(self, attempt: Attempt) -> bool:
         """Record that a held job starts; False when it was cancelled, or its lease was lost, meanwhile."""
         try:
@@ -286,10 +321,12 @@ class Slots:
             return runner.start(attempt)
         except (RecordCorrupt, RecordTooNew, UnknownTask, IndexError) as error:
             self._settling.unreadable(attempt, error)
+            self._leave(attempt)
             return None
         except Exception as error:  # noqa: BLE001 - the edge of a job: a model of a user may refuse with anything
             if runner is not None:
                 self._failed(attempt, runner, error)
+            self._leave(attempt)
             return None
 
     def _set_deadlines(self, attempt: Attempt, runner: Runner) -> None:

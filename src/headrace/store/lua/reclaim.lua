@@ -18,7 +18,8 @@
 -- USES  now wake place tell release count
 -- Returns    {worker or '', cursor, now, next lease deadline ms or 0, jobs put back, jobs that died, jobs never started};
 --            done with this worker when the cursor is '0'; no worker is late when worker is ''
--- Invariant  a started job burns an attempt; every job held by a lost worker counts a stall; a live lease is never touched
+-- Invariant  a started job burns an attempt and counts a stall; one that was only held burns nothing, and has one stall at
+--            least from then on; a live lease is never touched
 -- Bound      one page of 500 holds
 local now = now_ms()
 local target = worker
@@ -35,8 +36,14 @@ for i = 1, #holds, 2 do
   local mark, level, holder = string.match(holds[i + 1], '^%d+([+-])(%d+)[+-](.*)$')
   if holder == target then
     local attempts, stalls, deferrals = string.match(redis.call('HGET', state, id) or '0 0 0', '^(%d+) (%d+) (%d+)')
-    stalls = stalls + 1
-    if mark == '+' then attempts = attempts + 1 else unstarted = unstarted + 1 end
+    if mark == '+' then
+      attempts = attempts + 1
+      stalls = stalls + 1
+    else
+      -- Why: a held job may run for a moment before its start is recorded; from now on it never does.
+      stalls = math.max(1, tonumber(stalls))
+      unstarted = unstarted + 1
+    end
     redis.call('HDEL', held, id)
     redis.call('HSET', state, id, string.format('%d %d %d', attempts, stalls, deferrals))
     if redis.call('SREM', cancels, id) == 1 then

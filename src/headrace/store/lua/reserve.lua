@@ -12,7 +12,7 @@
 --       wake      list  token for an idle worker
 -- ARGV  worker    text
 --       lease_ms  int   1000..600000
---       start     int   0..10000, jobs that are started at once
+--       start     int   0..10000, jobs that are started at once, unless a lost worker had held them
 --       prefetch  int   0..10000, further jobs that are held without being started
 -- USES  now wake place promote ghosts
 -- Returns    {status, now, next due ms or 0, next lease deadline of another worker ms or 0, 1 when jobs remain,
@@ -31,7 +31,8 @@ if head[2] and tonumber(head[2]) <= now * 32 + 31 then
 end
 local starting = tonumber(start)
 local wanted = starting + tonumber(prefetch)
-local ids, holds, runs, remain = {}, {}, {}, 0
+local ids, holds, runs, known, remain = {}, {}, {}, {}, 0
+local stateful = redis.call('HLEN', state) > 0
 local ranks = redis.call('ZREVRANGE', levels, 0, -1)
 local fence
 if #ranks > 0 and wanted > 0 then
@@ -60,13 +61,28 @@ for _, level in ipairs(ranks) do
   local waiting = fence .. '-' .. level .. '-' .. worker
   for i = 1, #live do
     ids[at + i] = live[i]
+    local hold = i <= eager and started or waiting
+    if stateful then
+      local known_state = redis.call('HGET', state, live[i])
+      if known_state then
+        known[#known + 1] = at + i - 1
+        known[#known + 1] = known_state
+        known[#known + 1] = redis.call('HGET', errors, live[i]) or ''
+        -- Why: what a lost worker held is started only when its worker says so: it may be what kills workers.
+        if string.match(known_state, '^%d+ [1-9]') then hold = waiting end
+      end
+    end
     holds[2 * (at + i) - 1] = live[i]
-    holds[2 * (at + i)] = i <= eager and started or waiting
+    holds[2 * (at + i)] = hold
+    if runs[#runs - 1] == hold then
+      runs[#runs] = runs[#runs] + 1
+    else
+      runs[#runs + 1] = hold
+      runs[#runs + 1] = 1
+    end
   end
-  if eager > 0 then runs[#runs + 1] = started; runs[#runs + 1] = eager end
-  if #live > eager then runs[#runs + 1] = waiting; runs[#runs + 1] = #live - eager end
 end
-local records, known = {}, {}
+local records = {}
 if #ids > 0 then
   -- Why: a small hash is a packed list that every access scans from the front. One value that is too long for it makes
   -- this hash a table, from the start and for good: half of the server's time a job. Its field is empty, so no id.
@@ -77,16 +93,6 @@ if #ids > 0 then
     records = redis.call('HMGET', jobs, unpack(ids))
   else
     for i = 1, #ids do records[i] = redis.call('HGET', jobs, ids[i]) end
-  end
-  if redis.call('HLEN', state) > 0 then
-    for i = 1, #ids do
-      local known_state = redis.call('HGET', state, ids[i])
-      if known_state then
-        known[#known + 1] = i - 1
-        known[#known + 1] = known_state
-        known[#known + 1] = redis.call('HGET', errors, ids[i]) or ''
-      end
-    end
   end
 end
 if remain == 1 then wake_one(wake) end
