@@ -79,6 +79,7 @@ class Running:
             settling=self.settling,
             deadline_set=self._deadline_set,
             slow_step=settings.loop_lag_warn,
+            ended=self._part_ended,
             max_stalled=settings.max_stalled,
         )
         self._jobs_link: Link = host.pool.link(
@@ -108,6 +109,8 @@ class Running:
             census.create_task(self.flights.run(), name="flights", owner="worker"),
             census.create_task(self.waking.run(), name="waking", owner="worker"),
         ]
+        for task in self._tasks:
+            task.add_done_callback(self._part_ended)
         self.flights.kick()
         logger.info(
             "worker started",
@@ -168,6 +171,14 @@ class Running:
         )  # fmt: skip
 
     # What the parts tell each other
+
+    def _part_ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            for served in self.queues.values():
+                # Why: what the part was about to do may never have been told to the server, or to the other parts.
+                served.reconcile = True
+            self._worker.fail(error)
 
     def _looked(self, asked: list[Served]) -> None:
         self.leases.looked(asked)

@@ -46,6 +46,7 @@ class Slots:
         settling: Takes what became of each job.
         deadline_set: Called with the loop-independent time (time.monotonic) at which a job must be looked at.
         slow_step: Seconds that a coroutine may keep the loop without a warning.
+        ended: Called with the task of a slot that has ended.
         max_stalled: Stalls that a job may have without being dead.
     """
 
@@ -58,6 +59,7 @@ class Slots:
         settling: Settling,
         deadline_set: Callable[[float], None],
         slow_step: float,
+        ended: Callable[[asyncio.Task[None]], None] = lambda _: None,
         max_stalled: int = 3,
     ) -> None:
         self.concurrency = concurrency
@@ -71,6 +73,7 @@ class Slots:
         self._settling = settling
         self._deadline_set = deadline_set
         self._slow_step = slow_step
+        self._ended = ended
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle: list[asyncio.Future[None]] = []
         self._base = contextvars.copy_context()
@@ -100,6 +103,7 @@ class Slots:
             task = self._census.create_task(self._slot(), name=f"slot {len(self._tasks)}", owner="worker")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._ended)
 
     def take_back(self, served: Served | None = None) -> list[Attempt]:
         """Return the jobs that were never started, of one queue or of all, and forget them."""

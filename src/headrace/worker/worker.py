@@ -62,6 +62,7 @@ class Worker:
         self._stop_wanted: asyncio.Event | None = None
         self._hard = False
         self._final: WorkerStats | None = None
+        self._failure: Exception | None = None
 
     async def run(self) -> WorkerStats:
         """Run until `stop` is called, the call is cancelled, or, with `burst`, nothing is left to do.
@@ -72,6 +73,8 @@ class Worker:
         Raises:
             UsageError: It runs already.
             ConnectionLost: The server could not be reached at the start.
+            CommandRefused: The server refused the connection, then or after a break.
+            Exception: A part of the worker failed, which is a fault of this package; the worker has ended.
 
         Running jobs get the grace to finish; what is left is handed back without burning an attempt. Cancelling the
         call does the same with no grace.
@@ -92,6 +95,8 @@ class Worker:
                 raise
             finally:
                 await self._stop_parts(parts)
+        if self._failure is not None:
+            raise self._failure
         return self.stats()
 
     async def _stop_parts(self, parts: Running) -> None:
@@ -119,6 +124,12 @@ class Worker:
                 self._parts.hurry()
         if self._stop_wanted is not None:
             self._stop_wanted.set()
+
+    def fail(self, error: Exception) -> None:
+        """Stop the worker, since a part of it has ended, and let `run` raise the reason: no worker idles half dead."""
+        if self._failure is None:
+            self._failure = error
+        self.stop()
 
     def stats(self) -> WorkerStats:
         """Return what the worker did and does."""

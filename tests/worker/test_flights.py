@@ -1,0 +1,93 @@
+"""The round trips of a worker: none gets lost, none spins, and a worker that cannot make any ends with the reason."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace import Headrace
+from headrace.errors import CommandRefused
+from headrace.server import start_private_server
+from tests.live import DEADLINE, opened, until, work_off, working
+from tests.support.raw import Raw
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+
+@pytest.fixture
+async def app(make_app: Callable[..., Headrace]) -> AsyncIterator[Headrace]:
+    async with make_app(lease=60.0) as app:
+        yield app
+
+
+async def test_jobs_that_come_while_a_worker_stops_are_handed_back(app: Headrace, raw: Raw) -> None:
+    ran: list[int] = []
+    flowing = asyncio.Event()
+
+    @app.task
+    async def work(number: int) -> None:
+        ran.append(number)
+        flowing.set()
+
+    await work.enqueue_many([((number,), {}) for number in range(20_000)])
+    for _ in range(20):
+        flowing.clear()
+        async with working(app, concurrency=100):
+            await asyncio.wait_for(flowing.wait(), DEADLINE)
+        held = raw("HLEN", app.store.queue("default").keys["held"]) - 1
+
+        assert held == 0
+    await work_off(app)
+
+    assert sorted(ran) == list(range(20_000))
+
+
+async def test_a_worker_that_the_server_refuses_after_a_break_ends_with_the_reason(tmp_path: Path) -> None:
+    with start_private_server(tmp_path) as server, Raw(server.url) as raw:
+        async with opened(Headrace(server.url)) as app:
+            worker = app.worker(["default"], 4)
+            running = asyncio.create_task(worker.run())
+            await asyncio.wait_for(worker.signals.reserved.wait(), DEADLINE)
+
+            raw("CONFIG", "SET", "requirepass", "secret")
+            raw("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+            with pytest.raises(CommandRefused, match="user and password"):
+                await asyncio.wait_for(running, DEADLINE)
+
+
+@pytest.mark.parametrize("part", ["flights", "slot"])
+async def test_a_worker_with_a_broken_part_ends_with_the_reason_and_holds_nothing(
+    app: Headrace, part: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @app.task
+    async def work() -> None: ...
+
+    def break_down(*_: object) -> Any:
+        raise ZeroDivisionError(part)
+
+    await work.enqueue_many([((), {})] * 200)
+    worker = app.worker(["default"], 4)
+    caplog.set_level(logging.CRITICAL + 1, "headrace")
+    running = asyncio.create_task(worker.run())
+    await asyncio.wait_for(worker.signals.started.wait(), DEADLINE)
+    parts = worker._parts
+    assert parts is not None
+    if part == "flights":
+        monkeypatch.setattr(parts.flights, "_read", break_down)
+        parts.settling.sender.note()
+        await until(lambda: asyncio.sleep(0, worker._failure is not None), "the worker notices")
+        monkeypatch.undo()
+    else:
+        monkeypatch.setattr(parts.settling, "_outcome", break_down)
+
+    with pytest.raises(ZeroDivisionError, match=part):
+        await asyncio.wait_for(running, DEADLINE)
+
+    stats = await app.queue("default").stats()
+    assert stats.active == 0
