@@ -24,6 +24,8 @@ from headrace.keys import HIGHEST_PRIORITY, LOWEST_PRIORITY
 
 #: The only version so far. A process that meets a higher one leaves the job to others.
 VERSION: Final = 1
+#: Versions that there may be one day; what begins with a higher number is no record, and nobody will ever read it.
+_LAST_VERSION: Final = 15
 WITH_MORE: Final = 1
 COMPRESSED: Final = 2
 _KNOWN_FLAGS: Final = WITH_MORE | COMPRESSED
@@ -180,11 +182,12 @@ def read_record(data: bytes, *, limit_bytes: int = 67_108_864) -> Record:
     size = len(data)
     if size < _STAMP_BYTES + 3:
         raise RecordCorrupt(f"a record of {size} bytes is too short. Something else wrote to this key.")
-    if data[0] > VERSION or data[8] & ~_KNOWN_FLAGS:
+    sound = LOWEST_PRIORITY <= data[1] <= HIGHEST_PRIORITY
+    if sound and (VERSION < data[0] <= _LAST_VERSION or (data[0] == VERSION and data[8] & ~_KNOWN_FLAGS)):
         text = f"a record has version {data[0]} and flags {data[8]:#x}; this process knows version {VERSION}"
         raise RecordTooNew(f"{text} and flags {_KNOWN_FLAGS:#x}. Upgrade Headrace in this process.")
     end = 10 + data[9]
-    if data[0] != VERSION or not LOWEST_PRIORITY <= data[1] <= HIGHEST_PRIORITY or size <= end or not data[9]:
+    if data[0] != VERSION or not sound or size <= end or not data[9]:
         raise RecordCorrupt(f"a record of {size} bytes has a malformed head. Something else wrote to this key.")
     flags = data[8]
     try:
@@ -198,7 +201,7 @@ def read_record(data: bytes, *, limit_bytes: int = 67_108_864) -> Record:
                 task, data[1], int.from_bytes(data[2:8], "big"),
                 bytes(envelope.arguments), envelope.keywords, envelope.options,
             )  # fmt: skip
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         text = f"a record of {size} bytes cannot be read: {error}. Something else wrote to this key."
         raise RecordCorrupt(text) from error
     return Record(task, data[1], int.from_bytes(data[2:8], "big"), payload, {}, NO_OPTIONS)

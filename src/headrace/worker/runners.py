@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import OptionError, RecordCorrupt
-from headrace.record import COMPRESSED, NO_OPTIONS, WITH_MORE, read_record
+from headrace.record import NO_OPTIONS, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -77,7 +77,7 @@ class Runner:
         attempt.target = self.task
         record = attempt.record
         keywords: dict[str, Any] = {}
-        if record[8] & (WITH_MORE | COMPRESSED):
+        if record[8]:
             read = read_record(record)
             attempt.job_options = read.options
             attempt.noted = attempt.noted or read.options is not NO_OPTIONS

@@ -139,8 +139,10 @@ local verbs = {
     end
   end,
   dead = function(id, hold, number, text, extra)
+    -- Why: an id whose record is gone can be looked at, retried and cleared as any other dead job.
+    redis.call('HSETNX', jobs, id, '')
     if letter_jobs ~= jobs then
-      redis.call('HSET', letter_jobs, id, redis.call('HGET', jobs, id) or '')
+      redis.call('HSET', letter_jobs, id, redis.call('HGET', jobs, id))
       redis.call('HDEL', jobs, id)
       forget({id})
     end
