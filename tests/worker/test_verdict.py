@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import doctest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -249,3 +249,18 @@ async def test_a_job_that_raises_the_unspeakable_is_dead_and_its_worker_goes_on(
         assert await good.result(DEADLINE) == "good"
         with pytest.raises(JobFailed, match=r"\\ud800 half a character"):
             await bad.result(DEADLINE)
+
+
+def test_a_traceback_begins_with_the_first_frame_that_is_not_the_workers() -> None:
+    scope: dict[str, Any] = {"__name__": "headrace.worker.slots", "call": _raise_here}
+    exec("def run():\n    try:\n        call()\n    except ValueError as error:\n        return error\n", scope)
+    error = scope["run"]()
+
+    text = describe_failure(error, 1, 0).traceback
+
+    assert "in run" not in text
+    assert "in _raise_here" in text
+
+
+def _raise_here() -> None:
+    raise ValueError("here")

@@ -11,6 +11,8 @@ from headrace.record import Failure
 from headrace.retry import Retry
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from headrace.options import TaskOptions
 
 #: Characters kept of an error's class name, message and traceback.
@@ -76,7 +78,7 @@ def describe_failure(error: BaseException, attempt: int, at_ms: int) -> Failure:
         else f"{kind.__module__}.{kind.__qualname__}"
     )
     remote = getattr(error, "headrace_traceback", None)
-    text = remote or "".join(traceback.format_exception(error, limit=-30))
+    text = remote or "".join(traceback.format_exception(kind, error, _own_frames(error), limit=-30))
     remote_name = getattr(error, "headrace_class", None)
     return Failure(
         attempt,
@@ -85,6 +87,14 @@ def describe_failure(error: BaseException, attempt: int, at_ms: int) -> Failure:
         _writable(_message(error))[:MAX_MESSAGE],
         _writable(text)[-MAX_TRACEBACK:],
     )
+
+
+def _own_frames(error: BaseException) -> TracebackType | None:
+    """Return the traceback from the first frame that is not the worker's; all of it when there is none."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith("headrace.worker."):
+        frames = frames.tb_next
+    return frames or error.__traceback__
 
 
 def _writable(text: str) -> str:
