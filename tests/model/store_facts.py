@@ -23,7 +23,7 @@ INBOXES = ("model:inbox:a", "model:inbox:b")
 BODY = b"\x00\x01t\x90"
 LEASE_MS, KEEP_MS, HOUR_MS = 600_000, 604_800_000, 3_600_000
 KEEP_COUNT = 4
-VERBS = ("start", "complete", "complete", "retry", "dead", "cancel", "back", "defer")
+VERBS = ("start", "complete", "complete", "complete", "retry", "dead", "cancel", "back", "defer")
 
 
 class StoreFacts(RuleBasedStateMachine):

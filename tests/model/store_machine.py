@@ -18,12 +18,14 @@ class StoreMachine(StoreFacts):
     @initialize(data=st.data())
     def begin(self, data: st.DataObject) -> None:
         """Most of what is worth seeing needs some jobs of several priorities, a few of them held."""
+        self.enqueue(amount=1, level=5, delayed=False, key="k1", resent=False)
         for level in (1, 5):
             self.enqueue(amount=3, level=level, delayed=False, key="", resent=False)
-        self.enqueue(amount=1, level=5, delayed=False, key="k1", resent=False)
         self.enqueue(amount=2, level=5, delayed=True, key="", resent=False)
         for worker in data.draw(st.sampled_from(((), WORKERS[:1], WORKERS[:2]))):
-            self.reserve(worker, start=data.draw(st.integers(0, 2)), prefetch=1, token=False)
+            self.reserve(worker, start=data.draw(st.integers(0, 2)), prefetch=1, token=True)
+        for job_id in self.model.ids("held")[:2]:
+            self.watch_one(job_id, INBOXES[0], enter=True)
 
     @rule(
         amount=st.integers(1, 3), level=st.sampled_from((1, 5, 20)), delayed=st.booleans(),
@@ -125,28 +127,28 @@ class StoreMachine(StoreFacts):
         assert reply[0] == (-1 if self.model.leases[worker] else 0)
 
     @precondition(lambda self: self.model.leases)
-    @rule(data=st.data())
-    def lease_runs_out(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), max_stalled=st.sampled_from((None, 0, 1, 2)))
+    def lease_runs_out(self, data: st.DataObject, max_stalled: int | None) -> None:
         worker = data.draw(st.sampled_from(sorted(self.model.leases)))
         self.model.leases[worker] = next(self.due)
 
         self.raw("ZADD", self.keys["leases"], self.model.leases[worker], worker)
 
+        if max_stalled is not None:
+            self.reclaim(max_stalled)
+
     @rule(max_stalled=st.integers(0, 2))
     def reclaim(self, max_stalled: int) -> None:
         pages = finish(self.store.reclaim(self.direct, QUEUE, max_stalled))
 
-        found = (
-            sum(page.back for page in pages),
-            sum(page.died for page in pages),
-            sum(page.unstarted for page in pages),
-        )
-        assert found == self.model.reclaim(max_stalled)
+        found = [(page.back, page.died, page.unstarted) for page in pages]
+        assert tuple(sum(column) for column in zip(*found, strict=True)) == self.model.reclaim(max_stalled)
 
     @precondition(lambda self: self.model.holds)
     @rule(data=st.data())
     def report(self, data: st.DataObject) -> None:
-        job_id, hold = data.draw(st.sampled_from(self.model.holds))
+        current_holds = [(job_id, self.model.jobs[job_id].hold) for job_id in self.model.ids("held")]
+        job_id, hold = data.draw(st.sampled_from(current_holds or self.model.holds) | st.sampled_from(self.model.holds))
         job = self.model.jobs.get(job_id)
         current = job is not None and job.hold == hold
 
@@ -199,8 +201,9 @@ class StoreMachine(StoreFacts):
     @precondition(lambda self: self.model.jobs or self.model.outcomes)
     @rule(data=st.data(), inbox=st.sampled_from(INBOXES), enter=st.sampled_from((True, True, False)))
     def watch(self, data: st.DataObject, inbox: str, *, enter: bool) -> None:
-        job_id = self._draw_job(data)
+        self.watch_one(self._draw_job(data), inbox, enter=enter)
 
+    def watch_one(self, job_id: bytes, inbox: str, *, enter: bool) -> None:
         answer = finish(self.store.watch(self.direct, QUEUE, job_id.decode(), inbox, enter=enter))
 
         assert answer == self.model.watch(job_id, inbox, enter=enter)
