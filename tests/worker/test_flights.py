@@ -91,3 +91,49 @@ async def test_a_worker_with_a_broken_part_ends_with_the_reason_and_holds_nothin
 
     stats = await app.queue("default").stats()
     assert stats.active == 0
+
+
+async def test_a_queue_that_the_server_refuses_is_tried_again_without_haste_beside_another(
+    app: Headrace, raw: Raw, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.task(queue="sound")
+    async def work(number: int) -> int:
+        await asyncio.sleep(0.001)
+        return number
+
+    broken = app.store.queue("broken").keys["delayed"]
+    raw("SET", broken, "no zset")
+    await work.enqueue_many([((number,), {}) for number in range(300)])
+    last = await work.enqueue(300)
+    async with working(app, ["broken", "sound"], concurrency=2):
+        result = await last.result(timeout=5.0)
+        refused = [record for record in caplog.records if record.getMessage().startswith("the server refused")]
+        raw("DEL", broken)
+        job = await work.using(queue="broken").enqueue(1)
+        again = await job.result(timeout=5.0)
+
+    assert (result, again) == (300, 1)
+    assert len(refused) == 1
+
+
+async def test_a_stopping_worker_whose_last_round_trip_is_refused_does_not_spin(app: Headrace, raw: Raw) -> None:
+    entered = asyncio.Event()
+
+    @app.task
+    async def work() -> None:
+        entered.set()
+        await asyncio.sleep(30)
+
+    leases = app.store.queue("default").keys["leases"]
+    async with working(app, grace=0.0) as worker:
+        await work.enqueue()
+        await asyncio.wait_for(entered.wait(), DEADLINE)
+        parts = worker._parts
+        assert parts is not None
+        link = parts._jobs_link
+        raw.many([("RENAME", leases, f"{leases}:aside"), ("SET", leases, "no zset")])
+        before = link.calls_total
+        asyncio.get_running_loop().call_later(1.0, raw, "RENAME", f"{leases}:aside", leases)
+
+    assert link.calls_total - before < 20
+    assert (await app.queue("default").stats()).waiting == 1

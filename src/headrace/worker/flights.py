@@ -17,6 +17,7 @@ from headrace.record import FRESH, read_state
 from headrace.store import replies
 from headrace.worker.attempt import Attempt
 from headrace.worker.plan import Rate, plan_ask, plan_prefetch, share
+from headrace.worker.refusals import Refusals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 GATHER: Final = 0.002
 #: So many ends travel at once without waiting for more.
 GATHER_JOBS: Final = 64
+#: A stopping worker whose last round trip did not come back makes another after this long, seconds.
+FLUSH_AGAIN: Final = 0.02
 #: A round trip on the jobs lane that takes longer is given up, seconds.
 FLIGHT_TIMEOUT: Final = 10.0
 #: Records asked for, and outcomes sent, in one round trip take about this much at most; the rest waits for the next.
@@ -89,6 +92,7 @@ class Flights:
         self._last_count = 0
         #: Size of a record: a moving average over the latest reserves.
         self._record_bytes = 1.0
+        self._refusals = Refusals(self.kick)
 
     def server_ms(self) -> int:
         """Return the server's time, as of the last reply and this process's clock."""
@@ -122,6 +126,10 @@ class Flights:
                 self._landed = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._landed)
 
+    async def roundtrip(self, payload: bytes, count: int) -> list[Any]:
+        """Send packed commands on the jobs lane, as a client of the store; raises ConnectionLost."""
+        return await self._link.roundtrip(payload, count, timeout=FLIGHT_TIMEOUT)
+
     async def run(self) -> None:
         """Send round trips until cancelled."""
         while True:
@@ -136,8 +144,9 @@ class Flights:
         """Settle everything that has ended, with the run loop stopped; False when that was not possible in time."""
         deadline = time.monotonic() + timeout
         self.reserving = False
-        while self._pending() or any(served.starting or served.reconcile for served in self._queues.values()):
-            await self._fly()
+        while any(served.pending or served.starting or served.reconcile for served in self._queues.values()):
+            if not await self._fly():
+                await asyncio.sleep(FLUSH_AGAIN)
             if time.monotonic() > deadline:
                 return False
         return True
@@ -156,13 +165,14 @@ class Flights:
             self._timer = None
 
     def _pending(self) -> int:
-        return sum(served.pending for served in self._queues.values() if served.plain or served.rich)
+        queues = self._queues.values()
+        return sum(served.pending for served in queues if (served.plain or served.rich) and not served.refused)
 
     def _flies_again(self) -> bool:
         pending = self._pending()
         if pending >= GATHER_JOBS or (pending and not self._slots.buffer):
             return True
-        if any(served.starting or served.reconcile for served in self._queues.values()):
+        if any((served.starting or served.reconcile) and not served.refused for served in self._queues.values()):
             return True
         if self.hungry():
             return True
@@ -187,7 +197,10 @@ class Flights:
         hot = [
             served
             for served in self._queues.values()
-            if served.hot and not served.paused and (served.limit is None or len(served.attempts) < served.limit)
+            if served.hot
+            and not served.paused
+            and not served.refused
+            and (served.limit is None or len(served.attempts) < served.limit)
         ]
         if not hot:
             return []
@@ -221,6 +234,8 @@ class Flights:
         began = time.monotonic()
         try:
             for served in self._queues.values():
+                if served.refused:
+                    continue
                 if served.reconcile:
                     await self._reconcile(served)
                 if served.plain or served.rich or served.starting:
@@ -237,7 +252,7 @@ class Flights:
             if not payloads:
                 return False
             losses = [served.lost for served, _, _ in readers]
-            answers = await self._host.store.run(self._link, payloads)
+            answers = await self._host.store.run(self, payloads)
         except asyncio.CancelledError:
             # Why: the worker stops; what this round trip did is not known to it either.
             self._restore(readers)
@@ -259,13 +274,7 @@ class Flights:
             if what == "reserve":
                 served.reconcile = True
             else:
-                letter, some, entries, started = detail
-                served.uncertain = True
-                served.plain[:0] = some
-                served.starting += started
-                kept = [entry for entry in entries if entry[0] != "start"]
-                if kept:
-                    served.rich[letter] = [*kept, *served.rich.get(letter, [])]
+                served.restore(detail)
 
     def _read(
         self, readers: list[tuple[Served, str, Any]], answers: list[Any], began: float, losses: list[int]
@@ -365,29 +374,18 @@ class Flights:
 
     def _refused(self, served: Served, what: str, detail: Any, answer: Exception) -> None:
         # Why: such as out of memory or a read-only replica after a failover; it is tried again, not lost.
-        logger.error(
-            "the server refused a round trip; look at its log",
-            extra={"queue": served.name, "call": what, "reason": str(answer)[:300]},
-        )
         self._restore([(served, what, detail)])
-        asyncio.get_running_loop().call_later(0.2, self.kick)
+        self._refusals.take(served, what, answer)
 
     async def _reconcile(self, served: Served) -> None:
         """Hand back what the server believes this worker to hold and it does not: the reply that said so was lost."""
         try:
-            mine = await self._host.store.mine(self._link, served.name, served.worker)
+            mine = await self._host.store.mine(self, served.name, served.worker)
         except CommandRefused as error:
             logger.warning("cannot compare holds yet", extra={"queue": served.name, "reason": str(error)[:300]})
-            asyncio.get_running_loop().call_later(0.2, self.kick)
+            self._refusals.leave_alone(served)
             return
-        known = dict(zip(served.plain[::2], served.plain[1::2], strict=True))
-        for entries in served.rich.values():
-            known.update((job_id, hold) for verb, job_id, hold, *_ in entries if verb != "follow")
-        known.update((job_id, attempt.hold) for job_id, attempt in served.attempts.items())
-        for job_id, hold in mine.items():
-            # Why: the same job may be held anew, under a later fence than that of an end which is sent again.
-            if replies.fence_of(known.get(job_id, b"")) != replies.fence_of(hold):
-                served.add_entry("back", job_id, hold, 0, "", "")
+        served.hand_back_unknown(mine)
         served.reconcile = False
 
     def _measure(self, done: int, now: float) -> None:

@@ -29,6 +29,8 @@ SURVEY_SHARE: Final = 2 / 3
 SURVEY_QUEUES: Final = 500
 #: Added to the time at which a lease runs out, seconds, so that the server agrees that it has.
 LEASE_MARGIN: Final = 0.003
+#: A queue that could not be looked at when something was due is looked at again after this long, seconds.
+LOOK_AGAIN: Final = 1.0
 
 
 class Leases:
@@ -80,7 +82,7 @@ class Leases:
         losses = [served.lost for served in late]
         try:
             answers = await store.run(self._host.control, payloads)
-        except ConnectionLost as error:
+        except (ConnectionLost, CommandRefused, PoolClosed) as error:
             logger.warning("leases could not be renewed; it is tried again", extra={"reason": str(error)[:300]})
             return
         for served, answer, lost in zip(late, answers, losses, strict=True):
@@ -101,6 +103,8 @@ class Leases:
     async def survey(self) -> None:
         """Look at all queues in one call, for what a worker that died may have been the only one to know."""
         if all(served.hot and not served.paused for served in self._queues.values()):
+            # Why: whoever found a queue hot and then failed may not have got so far as to say so.
+            self._flights.kick()
             return
         names = list(self._queues)
         kicked = False
@@ -117,7 +121,6 @@ class Leases:
                     first.next_due = min(first.next_due or event, event)
         except (ConnectionLost, CommandRefused, PoolClosed) as error:
             logger.warning("queues could not be surveyed; it is tried again", extra={"reason": str(error)[:300]})
-            return
         self._set_alarm()
         if kicked:
             self._flights.kick()
@@ -144,14 +147,20 @@ class Leases:
 
     async def _due(self) -> None:
         now = asyncio.get_running_loop().time()
-        try:
-            for served in list(self._queues.values()):
-                if (served.next_due and served.next_due <= now) or (
-                    served.next_lease and served.next_lease + LEASE_MARGIN <= now
-                ):
+        failed: Exception | None = None
+        for served in list(self._queues.values()):
+            if served.look_after <= now and (
+                (served.next_due and served.next_due <= now)
+                or (served.next_lease and served.next_lease + LEASE_MARGIN <= now)
+            ):
+                try:
                     await self._look(served)
-        except (ConnectionLost, CommandRefused, PoolClosed) as error:
-            logger.warning("due jobs could not be looked at; the survey does", extra={"reason": str(error)[:300]})
+                except (ConnectionLost, CommandRefused, PoolClosed) as error:
+                    failed = error
+                    # Why: an alarm in the past would strike at once, again and again, and keep the others from theirs.
+                    served.look_after = asyncio.get_running_loop().time() + LOOK_AGAIN
+        if failed is not None:
+            logger.warning("due jobs could not be looked at; it is tried again", extra={"reason": str(failed)[:300]})
         self._set_alarm()
         self._flights.kick()
 
@@ -176,7 +185,7 @@ class Leases:
         first = 0.0
         for served in self._queues.values():
             for when in (served.next_due, served.next_lease and served.next_lease + LEASE_MARGIN):
-                if when and (not first or when < first):
-                    first = when
+                if when and (not first or max(when, served.look_after) < first):
+                    first = max(when, served.look_after)
         if self._alarm is not None:
             self._alarm.set(first or None)

@@ -242,6 +242,8 @@ class Running:
         )
 
     async def _reclaim_own(self, served: Served) -> None:
+        # Why: the queue is hot already, and is asked even if nothing can be taken back now.
+        self.flights.kick()
         await self.leases.reclaim(served)
         self.flights.kick()
 

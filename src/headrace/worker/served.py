@@ -6,7 +6,11 @@ from collections import deque
 from itertools import chain
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from headrace.store.replies import fence_of
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from headrace.store.store import QueueCalls, Store
     from headrace.worker.attempt import Attempt
 
@@ -35,9 +39,9 @@ class Served:
     """
 
     __slots__ = (
-        "attempts", "calls", "channel", "early", "hot", "lease_at", "limit", "lost", "name", "next_due",
-        "next_lease", "parked", "paused", "plain", "reconcile", "rich", "running", "spent", "starting", "store",
-        "turned", "uncertain", "worker", "worker_base",
+        "attempts", "calls", "channel", "early", "hot", "lease_at", "limit", "look_after", "lost", "name", "next_due",
+        "next_lease", "parked", "paused", "plain", "reconcile", "refused", "rich", "running", "spent", "starting",
+        "store", "turned", "uncertain", "worker", "worker_base",
     )  # fmt: skip
 
     def __init__(self, name: str, store: Store, limit: int | None, worker: str) -> None:
@@ -53,6 +57,8 @@ class Served:
         self.lost = 0
         self.hot = True
         self.paused = False
+        #: The server refused a call for this queue a moment ago; it is left alone until it is tried again.
+        self.refused = False
         #: Something was told since the last reserve was sent, so that its reply may be older.
         self.turned = False
         #: Cancels of unknown jobs since the last reserve was sent: its reply may bring them.
@@ -62,6 +68,8 @@ class Served:
         #: Loop times of the next due job and of the next lease that runs out, 0 for none known.
         self.next_due = 0.0
         self.next_lease = 0.0
+        #: Loop time before which neither is looked at again, after the server refused to.
+        self.look_after = 0.0
         self.attempts: dict[bytes, Attempt] = {}
         self.running = 0
         #: Jobs that wait because the queue uses all slots that it may; bounded by what is reserved.
@@ -172,6 +180,27 @@ class Served:
             payload = script.pack((*head, len(some) // 2, *some, *chain.from_iterable(entries)))
             packed.append((payload, (letter, some, entries, started if last else [])))
         return packed
+
+    def restore(self, sent: Sent) -> None:
+        """Put back what was in a call of settle that did not come back: what of it took effect is not known."""
+        letter, some, entries, started = sent
+        self.uncertain = True
+        self.plain[:0] = some
+        self.starting += started
+        kept = [entry for entry in entries if entry[0] != "start"]
+        if kept:
+            self.rich[letter] = [*kept, *self.rich.get(letter, [])]
+
+    def hand_back_unknown(self, mine: Mapping[bytes, bytes]) -> None:
+        """Hand back what the server believes that this worker holds, by id and hold, and it does not."""
+        known = dict(zip(self.plain[::2], self.plain[1::2], strict=True))
+        for entries in self.rich.values():
+            known.update((job_id, hold) for verb, job_id, hold, *_ in entries if verb != "follow")
+        known.update((job_id, attempt.hold) for job_id, attempt in self.attempts.items())
+        for job_id, hold in mine.items():
+            # Why: the same job may be held anew, under a later fence than that of an end which is sent again.
+            if fence_of(known.get(job_id, b"")) != fence_of(hold):
+                self.add_entry("back", job_id, hold, 0, "", "")
 
 
 def split_entries(entries: list[Entry], count: int) -> list[list[Entry]]:

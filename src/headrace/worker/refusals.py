@@ -1,0 +1,56 @@
+"""What a worker does about calls that the server refuses: leave their queue alone for a moment, and tell it seldom."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headrace.worker.served import Served
+
+logger = logging.getLogger(__name__)
+
+#: What the server refused for a queue is sent again after this long, and told in the log at most so often, seconds.
+REFUSED_AGAIN: Final = 0.2
+REFUSED_REPORT: Final = 10.0
+
+
+class Refusals:
+    """Keep queues whose calls were refused from taking turns of the others.
+
+    Args:
+        again: Called when a queue is to be tried again.
+    """
+
+    def __init__(self, again: Callable[[], None]) -> None:
+        self._again = again
+        self._count = 0
+        self._told_at = -REFUSED_REPORT
+
+    def take(self, served: Served, call: str, reason: Exception) -> None:
+        """Count a refused call and leave its queue alone for a moment."""
+        self.leave_alone(served)
+        self._count += 1
+        now = time.monotonic()
+        if now >= self._told_at + REFUSED_REPORT:
+            logger.error(
+                "the server refused a round trip; look at its log",
+                extra={"queue": served.name, "call": call, "calls": self._count, "reason": str(reason)[:300]},
+            )
+            self._count, self._told_at = 0, now
+
+    def leave_alone(self, served: Served) -> None:
+        """Send nothing for a queue for a moment."""
+        if served.refused:
+            return
+        served.refused = True
+
+        def again() -> None:
+            served.refused = False
+            self._again()
+
+        asyncio.get_running_loop().call_later(REFUSED_AGAIN, again)
