@@ -36,6 +36,11 @@ class Raw:
         assert not errors, errors
         return list(replies)
 
+    def load(self, script: str) -> str:
+        """Teach the server a script; returns its hash."""
+        (sha,) = self.link.roundtrip(pack_command("SCRIPT", "LOAD", script), 1)
+        return str(sha.decode())
+
     def keys(self, start: str) -> list[str]:
         """Return the names of all keys that begin like this."""
         cursor, found = b"0", []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import re
 from dataclasses import dataclass
 from importlib import resources
@@ -60,18 +61,26 @@ class Script:
             for number in range(1, key.count + 1)
         )
 
-    def check(self, key_count: int, argument_count: int) -> None:
-        """Refuse a call whose numbers do not fit the header.
+    @property
+    def argument_bounds(self) -> tuple[int, float]:
+        """The fewest and the most arguments that the header names."""
+        return _bounds(self.arguments)
 
-        Raises:
-            HeaderError: The number of keys or arguments is wrong.
-        """
-        for what, names, given in (("keys", self.keys, key_count), ("arguments", self.arguments, argument_count)):
-            fixed = sum(name.count for name in names if name.kind != "rest")
-            open_end = any(name.kind == "rest" for name in names)
-            if given < fixed or (given > fixed and not open_end):
-                text = f"Script '{self.name}' was called with {given} {what}; its header names {fixed}"
-                raise HeaderError(text + (" or more." if open_end else "."))
+    def check_keys(self, count: int) -> None:
+        """Raise HeaderError when the header names another number of keys."""
+        fewest, most = _bounds(self.keys)
+        if not fewest <= count <= most:
+            raise _wrong_number(self.name, "keys", count, fewest, most)
+
+
+def _bounds(names: Sequence[Name]) -> tuple[int, float]:
+    fixed = sum(name.count for name in names if name.kind != "rest")
+    return fixed, math.inf if any(name.kind == "rest" for name in names) else fixed
+
+
+def _wrong_number(script: str, what: str, given: int, fewest: int, most: float) -> HeaderError:
+    text = f"Script '{script}' was called with {given} {what}; its header names {fewest}"
+    return HeaderError(text + (" or more." if most > fewest else "."))
 
 
 def parse_script(name: str, text: str, shared: Callable[[str], str]) -> Script:
@@ -151,16 +160,21 @@ def load_scripts() -> dict[str, Script]:
 class PreparedScript:
     """One script on the keys of one queue, with everything constant packed in advance."""
 
-    __slots__ = ("_constant", "_count", "script")
+    __slots__ = ("_constant", "_count", "_fewest", "_most", "script")
 
     def __init__(self, script: Script, keys: Sequence[str]) -> None:
+        """Pack the constant part; raises HeaderError when the number of keys does not fit the header."""
+        script.check_keys(len(keys))
         self.script = script
+        self._fewest, self._most = script.argument_bounds
         constant: list[str | bytes | int] = ["EVALSHA", script.sha, len(keys), *keys]
         self._constant = pack_arguments(constant)
         self._count = len(constant)
 
     def pack(self, arguments: Sequence[str | bytes | int]) -> bytes:
-        """Return the bytes of one call."""
+        """Return the bytes of one call; raises HeaderError when the number of arguments does not fit the header."""
+        if not self._fewest <= len(arguments) <= self._most:
+            raise _wrong_number(self.script.name, "arguments", len(arguments), self._fewest, self._most)
         if not arguments:
             return b"*%d\r\n%b" % (self._count, self._constant)
         return b"*%d\r\n%b%b" % (self._count + len(arguments), self._constant, pack_arguments(arguments))
