@@ -13,6 +13,7 @@ from headrace.pool.address import parse_address
 from headrace.pool.link import Lane
 from headrace.pool.pool import Pool
 from headrace.resp import pack_command
+from tests.live import until
 from tests.support.crew import DEADLINE
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ async def pool(server: PrivateServer) -> AsyncIterator[Pool]:
 def connections(raw: Raw, name: str = NAME) -> int:
     """How many connections of this name the server sees."""
     return sum(f"name={name}" in line for line in raw("CLIENT", "LIST").decode().splitlines())
+
+
+async def gone(raw: Raw) -> bool:
+    return connections(raw) == 0
 
 
 async def test_the_link_beyond_the_maximum_is_refused_with_the_holders(pool: Pool) -> None:
@@ -79,7 +84,7 @@ async def test_a_link_does_not_open_before_its_first_call_and_closes_with_its_re
     assert connections(raw) == 1
     await pool.release(link)
 
-    assert connections(raw) == 0
+    await until(lambda: gone(raw), "the server sees the end of the connection")
     assert pool.stats().opened_total == 1
 
 
