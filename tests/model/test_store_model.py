@@ -19,5 +19,5 @@ def test_the_store_does_what_the_model_does(server: PrivateServer) -> None:
     machine = type("Machine", (StoreMachine,), {"url": server.url})
 
     run_state_machine_as_test(
-        machine, settings=settings(max_examples=150, stateful_step_count=50, report_multiple_bugs=False)
+        machine, settings=settings(max_examples=120, stateful_step_count=40, report_multiple_bugs=False)
     )

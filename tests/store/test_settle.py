@@ -41,9 +41,11 @@ class Desk:
         reserved = replies.parse_reserved(reply)
         return dict(zip(reserved.ids, reserved.holds, strict=True))
 
-    def settle(self, *entries: tuple[Any, ...], plain: tuple[bytes, ...] = ()) -> list[bytes]:
+    def settle(
+        self, *entries: tuple[Any, ...], plain: tuple[bytes, ...] = (), limits: tuple[int, int, int] = LIMITS
+    ) -> list[bytes]:
         flat = [part for entry in entries for part in entry]
-        (reply,) = self.run(self.calls["settle"].pack(("w", 60_000, 0, 0, *LIMITS, len(plain) // 2, *plain, *flat)))
+        (reply,) = self.run(self.calls["settle"].pack(("w", 60_000, 0, 0, *limits, len(plain) // 2, *plain, *flat)))
         return list(reply[2])
 
     def run(self, *payloads: bytes) -> list[Any]:
@@ -148,3 +150,21 @@ def test_at_most_sixteen_inboxes_wait_for_a_job_and_the_latest_are_told(
     listener.close()
     assert len(told) == 16
     assert (inboxes[-1], b"a completed result") in told
+
+
+def test_a_finished_job_that_is_trimmed_leaves_nothing_beside_it(desk: Desk) -> None:
+    desk.enqueue("a", "b", "c")
+    holds = desk.reserve()
+    for job_id, hold in holds.items():
+        assert finish(desk.store.report(desk.direct, "work", job_id.decode(), hold, b"\x92\x05\xa0"))
+
+    desk.settle(
+        ("cancel", b"a", holds[b"a"], 0, "", ""),
+        ("dead", b"b", holds[b"b"], 0, b"errors", "1 0 0"),
+        complete(b"c", holds[b"c"], b"outcome"),
+        limits=(0, 0, 60_000),
+    )
+
+    seen = desk.dump()
+    assert not any(seen.hashes[part] for part in ("jobs", "held", "state", "errors", "progress", "outcomes"))
+    assert not any(seen.zsets[part] for part in ("dead", "cancelled", "kept"))
