@@ -14,7 +14,8 @@ import time
 import pytest
 
 from headrace.census import Census, Kind
-from headrace.clock import RESOLUTION, TIMER_MINIMUM, Alarm, Clock, Duty
+from headrace.clock import TIMER_MINIMUM, Alarm, Clock, Duty
+from headrace.duty import RESOLUTION
 from headrace.errors import OptionError, UsageError
 from tests.number_loop import NumberLoop, clock_timers, run
 

@@ -13,7 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headrace.census import Census, Kind
-from headrace.clock import RESOLUTION, TIMER_MINIMUM, Alarm, Clock
+from headrace.clock import TIMER_MINIMUM, Alarm, Clock
+from headrace.duty import RESOLUTION
 from tests.number_loop import NumberLoop, clock_timers, run
 
 EPSILON = RESOLUTION * 2
@@ -39,6 +40,7 @@ duties = st.lists(st.tuples(st.integers(1, 120), st.booleans()), max_size=3)
 @example([("set", 0, 10), ("set", 0, 50), ("sleep", 0, 20), ("set", 0, 5), ("sleep", 0, 20)], [(100, False)])
 @example([("set", 1, -5), ("block", 0, 30), ("set", 1, 3), ("block", 0, 1), ("close", 1, 0)], [(3, True), (7, False)])
 @example([("sleep", 0, 50)], [(1, True), (1, False)])
+@example([("block", 0, 29)], [(10, False)])
 @example([("sleep", 0, 1), ("sleep", 0, 1), ("sleep", 0, 1), ("block", 0, 26)], [(15, False)])
 def test_alarms_and_duties_run_as_in_a_plain_model(plan: list[Step], made: list[tuple[int, bool]]) -> None:
     async def main(loop: NumberLoop, clock: Clock, census: Census) -> None:

@@ -17,7 +17,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from headrace.census import Kind
-from headrace.duty import Alarm, Callback, Duty, DutyStats, Runner
+from headrace.duty import RESOLUTION, Alarm, Callback, Duty, DutyStats, Runner
 from headrace.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ logger = logging.getLogger(__name__)
 
 TIMER_MINIMUM: Final = 0.001
 TIMER_MAXIMUM: Final = 86_400.0
-RESOLUTION: Final = 0.000_001
 
 
 class Clock:

@@ -29,6 +29,8 @@ INTERVAL_MAXIMUM: Final = 31_536_000.0
 SLACK_SHARE: Final = 0.05
 SLACK_MAXIMUM: Final = 0.05
 REPORT_INTERVAL: Final = 60.0
+RESOLUTION: Final = 0.000_001
+"""Times that differ by less are the same, in seconds: products of an interval and clocks carry rounding errors."""
 
 
 class Timekeeper(Protocol):
@@ -242,7 +244,7 @@ class Duty(Runner):
         if due is None:
             return
         # Why: a run within the slack before a due time stands for that time, also one that is late for the time before.
-        self.place(self._clock.origin, now + self.slack)
+        self.place(self._clock.origin, now + self.slack + RESOLUTION)
         passed = self._step - step
         if self.task is not None:
             self.skipped += passed
