@@ -25,8 +25,10 @@ async def test_a_batch_whose_reply_was_lost_is_accepted_once(crew: Crew, proxy: 
 
         await crew.worker(concurrency=50)
         await app.queue("work").drain(timeout=15.0)
+        stats = await app.queue("work").stats()
 
     assert len(handles) == jobs - 1
+    assert (stats.completed, stats.failed) == (jobs, 0)
     assert sorted(entry["number"] for entry in crew.journal("end")) == list(range(jobs))
 
     # Red when: producer.py does not send a batch again, or enqueue.lua accepts an id that is in `jobs`.
