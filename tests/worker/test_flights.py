@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace import Headrace
-from headrace.errors import CommandRefused
+from headrace.errors import CommandRefused, JobFailed
 from headrace.server import start_private_server
-from tests.live import DEADLINE, opened, until, work_off, working
+from tests.live import DEADLINE, Gate, hold_replies, opened, until, work_off, working
 from tests.support.raw import Raw
 
 if TYPE_CHECKING:
@@ -137,3 +137,51 @@ async def test_a_stopping_worker_whose_last_round_trip_is_refused_does_not_spin(
 
     assert link.calls_total - before < 20
     assert (await app.queue("default").stats()).waiting == 1
+
+
+async def test_jobs_that_come_during_the_grace_of_a_stopping_worker_are_not_started(app: Headrace) -> None:
+    gate = Gate()
+
+    @app.task
+    async def work(name: str) -> None:
+        await gate.pass_through(name)
+
+    worker = app.worker(["default"], 2)
+    running = asyncio.create_task(worker.run())
+    await worker.signals.started.wait()
+    await work.enqueue("first")
+    await asyncio.wait_for(gate.entered.wait(), DEADLINE)
+    arrived, let_go = hold_replies(worker)
+    await work.enqueue("second")
+    await asyncio.wait_for(arrived.wait(), DEADLINE)
+
+    worker.stop()
+    await asyncio.sleep(0)
+    let_go.set()
+    await until(lambda: _waiting(app, 1), "the second job is handed back")
+    gate.open.set()
+    await asyncio.wait_for(running, DEADLINE)
+
+    assert gate.runs == ["first"]
+
+
+async def test_a_result_that_breaks_while_it_is_written_fails_its_job_and_no_other(app: Headrace) -> None:
+    class Detached:
+        def model_dump(self, **_: object) -> object:
+            raise LookupError("the session of this row is closed")
+
+    @app.task(attempts=1)
+    async def work(number: int) -> Any:
+        return Detached() if number == 1 else number
+
+    jobs = await work.enqueue_many([((number,), {}) for number in range(3)])
+    async with working(app):
+        with pytest.raises(JobFailed, match="the session of this row is closed"):
+            await jobs[1].result(timeout=DEADLINE)
+        rest = [await jobs[number].result(timeout=DEADLINE) for number in (0, 2)]
+
+    assert rest == [0, 2]
+
+
+async def _waiting(app: Headrace, count: int) -> bool:
+    return (await app.queue("default").stats()).waiting == count

@@ -59,4 +59,4 @@ async def test_jobs_of_a_lost_worker_are_taken_back_when_its_lease_runs_out(app:
     async with working(app):
         results = await asyncio.gather(job.result(timeout=3.0), other.result(timeout=3.0))
 
-    assert results == [1, 1]
+    assert list(results) == [1, 1]

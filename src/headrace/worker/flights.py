@@ -358,14 +358,14 @@ class Flights:
         return fresh
 
     def _admit(self, served: Served, fresh: list[Attempt]) -> list[Attempt]:
-        """Return the jobs that may start: without those that were cancelled, or whose queue was paused, on the way."""
-        if not served.early and not served.paused:
+        """Return the jobs that may start: cancelled ones do not, and none of a paused queue or a stopping worker."""
+        if not served.early and not served.paused and self.reserving:
             return fresh
         kept: list[Attempt] = []
         for attempt in fresh:
             if attempt.id_bytes in served.early:
                 self._settling.drop_cancelled(attempt)
-            elif served.paused:
+            elif served.paused or not self.reserving:
                 self._settling.hand_back(attempt)
             else:
                 kept.append(attempt)

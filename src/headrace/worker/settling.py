@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
-from headrace.errors import EncodingError, JobTimeout, RecordTooLarge, RecordTooNew, UnknownTask
+from headrace.errors import JobTimeout, RecordTooLarge, RecordTooNew, UnknownTask
 from headrace.record import Failure, Outcome, State, add_failure, encode_outcome, encode_value
 from headrace.worker.verdict import defer_delay, describe_failure, judge
 
@@ -80,7 +80,7 @@ class Settling:
         else:
             try:
                 outcome = self._outcome(attempt, result, seconds)
-            except (EncodingError, RecordTooLarge) as error:
+            except Exception as error:  # noqa: BLE001 - the edge of a job: a model of a user may raise anything
                 served.attempts[attempt.id_bytes] = attempt
                 self.failed(attempt, runner, error, 0.0)
                 return
