@@ -11,6 +11,7 @@ import pytest
 from headrace import Headrace
 from headrace.errors import CommandRefused, JobFailed
 from headrace.server import start_private_server
+from headrace.worker.runners import Runner
 from tests.live import DEADLINE, Gate, hold_replies, opened, until, work_off, working
 from tests.support.raw import Raw
 
@@ -84,7 +85,7 @@ async def test_a_worker_with_a_broken_part_ends_with_the_reason_and_holds_nothin
         await until(lambda: asyncio.sleep(0, worker._failure is not None), "the worker notices")
         monkeypatch.undo()
     else:
-        monkeypatch.setattr(parts.settling, "_outcome", break_down)
+        monkeypatch.setattr(Runner, "keep_result", break_down)
 
     with pytest.raises(ZeroDivisionError, match=part):
         await asyncio.wait_for(running, DEADLINE)
