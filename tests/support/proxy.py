@@ -31,13 +31,15 @@ class Cut:
         before: Cut before the server sees the request, instead of after the server has answered it.
         reply_bytes: So many bytes of the reply still reach the client.
         hold: Refuse all connections from then on, until the proxy's `refusing` is set to False.
-        struck: Set once the connection was cut.
+        stall: Keep the reply back instead of cutting, until `FaultProxy.release`.
+        struck: Set once the connection was cut or its reply kept back.
     """
 
     matches: Callable[[bytes], bool]
     before: bool = False
     reply_bytes: int = 0
     hold: bool = False
+    stall: bool = False
     struck: threading.Event = field(default_factory=threading.Event)
 
     async def strikes(self) -> None:
@@ -50,6 +52,7 @@ class _Pair:
     client: socket.socket
     upstream: socket.socket
     cut: Cut | None = None
+    kept: bytes = b""
 
 
 def calls(*scripts: str, also: bytes = b"") -> Callable[[bytes], bool]:
@@ -73,18 +76,30 @@ class FaultProxy:
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._cuts: list[Cut] = []
         self._pairs: list[_Pair] = []
+        self._released: list[Cut] = []
         self.refusing = False
         self._stop = False
         self._thread = threading.Thread(target=self._run, name="fault proxy", daemon=True)
         self._thread.start()
 
     def arm(
-        self, matches: Callable[[bytes], bool], *, before: bool = False, reply_bytes: int = 0, hold: bool = False
+        self,
+        matches: Callable[[bytes], bool],
+        *,
+        before: bool = False,
+        reply_bytes: int = 0,
+        hold: bool = False,
+        stall: bool = False,
     ) -> Cut:
         """Cut the connection of the next request that matches."""
-        cut = Cut(matches, before, reply_bytes, hold)
+        cut = Cut(matches, before, reply_bytes, hold, stall)
         self._cuts.append(cut)
         return cut
+
+    def release(self, cut: Cut) -> None:
+        """Let the replies pass that a stall has kept back."""
+        self._released.append(cut)
+        self._wake.send(b"x")
 
     def __enter__(self) -> Self:
         return self
@@ -104,6 +119,9 @@ class FaultProxy:
             for key, _ in self._selector.select():
                 if key.fileobj is self._listener:
                     self._accept()
+                elif key.fileobj is self._woken:
+                    self._woken.recv(CHUNK)
+                    self._let_pass()
                 elif key.data is not None:
                     with contextlib.suppress(KeyError):
                         self._pass_on(key.fileobj, key.data)  # type: ignore[arg-type]  # only sockets are registered
@@ -140,6 +158,9 @@ class FaultProxy:
                 self._request(pair, data)
             elif pair.cut is None:
                 pair.client.sendall(data)
+            elif pair.cut.stall:
+                pair.kept += data
+                pair.cut.struck.set()
             else:
                 pair.client.sendall(data[: pair.cut.reply_bytes])
                 self._strike(pair, pair.cut)
@@ -155,6 +176,11 @@ class FaultProxy:
                 return
             pair.cut = cut
         pair.upstream.sendall(data)
+
+    def _let_pass(self) -> None:
+        for pair in [pair for pair in self._pairs if pair.cut in self._released]:
+            pair.cut, kept, pair.kept = None, pair.kept, b""
+            pair.client.sendall(kept)
 
     def _strike(self, pair: _Pair, cut: Cut) -> None:
         self._close(pair)
