@@ -43,6 +43,10 @@ def _supervise(plan: Plan) -> int:
 
     setup_logs(load_settings())
     environment = {PLAN_VARIABLE: plan.encode()}
+    if plan.reload:
+        # Why: Python takes compiled code for current when the source has the same size and the same second of change,
+        # which an edit made right after a start may have.
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"
     supervisor = Supervisor(same_command(), plan.processes, burst=plan.burst, environment=environment)
     if plan.reload:
         from headrace.cli.reload import run_reloading
