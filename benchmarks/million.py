@@ -69,6 +69,20 @@ class Run:
         (text,) = await self.app.control.roundtrip(pack_command("INFO", section), 1)
         return int(text.decode().split(f"{name}:")[1].split()[0])
 
+    async def cpu(self) -> float:
+        """Return the processor time that the server has used, in seconds."""
+        (text,) = await self.app.control.roundtrip(pack_command("INFO", "cpu"), 1)
+        facts = dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
+        return float(facts["used_cpu_user"]) + float(facts["used_cpu_sys"])
+
+    async def round(self) -> tuple[float, float, float, float]:
+        """Enqueue and run a part; return seconds a job, of each first all and then the server's own."""
+        start = await self.cpu()
+        enqueued = await self.enqueue(PART)
+        middle = await self.cpu()
+        ran = await self.drain(PART)
+        return enqueued, (middle - start) / PART, ran, (await self.cpu() - middle) / PART
+
     async def used_memory(self) -> int:
         """Return the server's memory in bytes."""
         return await self.info("memory", "used_memory")
@@ -86,7 +100,7 @@ async def measure(url: str, jobs: int) -> None:
     async with run.app:
         await run.enqueue(PART)
         await run.drain(PART)
-        short = [(await run.enqueue(PART), await run.drain(PART)) for _ in range(5)]
+        short = [await run.round() for _ in range(5)]
         before = await run.used_memory()
         await run.enqueue(PART)
         few = (await run.used_memory() - before) / PART
@@ -94,11 +108,11 @@ async def measure(url: str, jobs: int) -> None:
         print(f"server memory a waiting job   {few:.0f} bytes at {PART:,}, ", end="")
         print(f"{(await run.used_memory() - before) / jobs:.0f} bytes at {jobs:,} (at most 350)")
         await run.quiet()
-        long = [(await run.enqueue(PART), await run.drain(PART)) for _ in range(5)]
-        for index, name in enumerate(("enqueue", "run")):
+        long = [await run.round() for _ in range(5)]
+        for index, name in enumerate(("enqueue", "- of it server", "run", "- of it server")):
             little, much = (statistics.median(pair[index] for pair in pairs) * 1e6 for pairs in (short, long))
             among = f"{much:.1f} us among {jobs:,}: {much / little:.2f} (at most 1.2)"
-            print(f"{name:<8} a job   {little:.1f} us alone, {among}")
+            print(f"{name:<14} a job   {little:.1f} us alone, {among}")
         run.sizes.clear()
         # Why: a worker that is told to stop ends the jobs of its turn, so that some more than counted are gone.
         left = (await run.app.queue("million").stats()).waiting
