@@ -135,6 +135,6 @@ def test_an_error_reply_says_what_was_refused_and_where(direct: Direct, raw: Raw
     store = Store("t-refused", where="redis://shop:6379/0")
     raw("SET", store.queue("work").keys["meta"], "no hash")
 
-    with pytest.raises(CommandRefused, match=r"redis://shop:6379/0 refused stats: WRONGTYPE"):
+    with pytest.raises(CommandRefused, match=r"redis://shop:6379/0 refused stats: .*WRONGTYPE"):
         finish(store.stats(direct, "work"))
     raw("UNLINK", *raw.keys("t-refused:"))
