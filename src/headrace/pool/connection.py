@@ -171,19 +171,6 @@ class Connection(asyncio.Protocol):
         """Send commands in one batch and return their replies; raises as the future of `submit`."""
         return await self.submit(b"".join([pack_command(*command) for command in commands]), len(commands))
 
-    async def execute(self, *command: Any) -> Any:
-        """Send one command and return its reply.
-
-        Raises:
-            ConnectionLost: The connection broke before the reply was there.
-            CommandRefused: The server answered with an error.
-        """
-        (reply,) = await self.execute_all((command,))
-        if isinstance(reply, ServerReplyError):
-            text = f"{self.address} refused {command[0]}: {reply.text}."
-            raise CommandRefused(text) from reply
-        return reply
-
     def abort(self) -> None:
         """Drop the connection at once, for good; commands under way end with `ConnectionLost`."""
         self._on_lost = None

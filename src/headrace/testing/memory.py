@@ -17,6 +17,7 @@ from headrace.record import FRESH, VERSION, State, read_failures, read_outcome, 
 from headrace.store.replies import Counts, Found
 from headrace.store.store import Store
 from headrace.testing.inline_job import InlineJob
+from headrace.worker.served import TOGETHER
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from headrace.worker.served import Served
 
 ENDED: Final = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
-_TOGETHER: Final = ("follow", "free")
 
 
 class Memory(Store):
@@ -100,7 +100,7 @@ class Memory(Store):
         settled: dict[InlineJob, list[InlineJob]] = {}
         last: InlineJob | None = None
         for verb, job_id, hold, number, text, extra, letter in entries:
-            if verb in _TOGETHER:
+            if verb in TOGETHER:
                 if last is not None:
                     settled[last] += self._end_too(last, verb, job_id.decode(), number, text, extra)
             elif verb != "start":
