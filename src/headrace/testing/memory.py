@@ -102,7 +102,7 @@ class Memory(Store):
         for verb, job_id, hold, number, text, extra, letter in entries:
             if verb in TOGETHER:
                 if last is not None:
-                    settled[last] += self._end_too(last, verb, job_id.decode(), number, text, extra)
+                    settled[last].append(self._add(last.queue, job_id.decode(), text, int(extra), number, ""))
             elif verb != "start":
                 job = self.jobs.get(job_id.decode())
                 last = job if job is not None and job.hold == hold else None
@@ -174,14 +174,6 @@ class Memory(Store):
             case _:
                 job.status = JobStatus.WAITING
         return False
-
-    def _end_too(self, job: InlineJob, verb: str, job_id: str, number: int, text: Any, extra: str) -> list[InlineJob]:
-        """Record what stands or falls with the end of a job before it; returns the jobs to be run because of that."""
-        if verb == "follow":
-            return [self._add(job.queue, job_id, text, int(extra), number, "")]
-        if self._uniques.get((job.queue, extra)) is job:
-            del self._uniques[job.queue, extra]
-        return []
 
     def _finish(self, job: InlineJob, status: JobStatus) -> None:
         with self._lock:
