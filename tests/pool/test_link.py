@@ -160,3 +160,34 @@ async def test_a_server_that_cannot_save_to_its_disk_is_waited_for(
     fake.handshake.clear()
 
     assert await asyncio.wait_for(call, DEADLINE) == b"late"
+
+
+async def test_a_link_tells_how_long_its_calls_took_and_what_failed(
+    fake: Scripted, make_link: Callable[..., Link]
+) -> None:
+    fake.answer = lambda command: b"?what\r\n" if command[-1] == b"garble" else echo(command)
+    times: list[float] = []
+    errors: list[str] = []
+    link = make_link(on_roundtrip=times.append, on_error=errors.append)
+
+    await ask(link, "one")
+    await ask(link, "two")
+    with pytest.raises(ConnectionLost):
+        await ask(link, "garble")
+
+    assert len(times) == 2
+    assert all(0 < seconds < DEADLINE for seconds in times)
+    assert errors == ["ConnectionLost"]
+
+
+async def test_an_opening_that_fails_is_told_by_its_cause(tmp_path: Path, census: Census) -> None:
+    errors: list[str] = []
+    nowhere = parse_address(f"unix://{tmp_path / 'nobody'}")
+    link = Link(nowhere, Lane.USER, name="link", census=census, owner="test", on_error=errors.append)
+
+    with pytest.raises(ConnectionLost, match="did not answer"):
+        await ask(link, "never", timeout=0.05)
+
+    await link.close()
+    assert errors[0] == "FileNotFoundError"
+    assert errors[-1] == "TimeoutError"

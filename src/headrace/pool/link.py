@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,6 +52,9 @@ class Link:
         owner: Who asked for the link.
         on_push: Called with each message of a subscribed channel: channel and data.
         on_reopen: Called each time the connection was opened again after a break.
+        on_roundtrip: Called with the seconds of each call that got its replies, the wait for a connection included.
+        on_error: Called with the name of a class: for each call that failed, that of its error; for each opening that
+            failed, that of its cause, such as ConnectionRefusedError.
     """
 
     def __init__(
@@ -63,11 +67,15 @@ class Link:
         owner: str,
         on_push: Callable[[bytes, bytes], None] | None = None,
         on_reopen: Callable[[], None] | None = None,
+        on_roundtrip: Callable[[float], None] | None = None,
+        on_error: Callable[[str], None] | None = None,
     ) -> None:
         self.address = address
         self.lane = lane
         self.name = name
         self.owner = owner
+        self.on_roundtrip = on_roundtrip
+        self.on_error = on_error
         self.opened_total = 0
         self.failed_total = 0
         self.calls_total = 0
@@ -113,19 +121,27 @@ class Link:
         """
         self.calls_total += 1
         self.waiting += 1
+        began = time.perf_counter() if self.on_roundtrip is not None else 0.0
         try:
             async with asyncio.timeout(timeout):
                 connection = self._connection
                 if connection is None or not connection.is_open:
                     connection = await self._open()
-                return await connection.submit(payload, count)
+                replies = await connection.submit(payload, count)
         except TimeoutError as error:
             text = f"{self.address} did not answer on '{self.name}' (lane {self.lane}) within {timeout:g} s"
             if self._connection is not None and self._connection.outstanding:
                 self._drop(self._connection)
+            self._note_error(error)
             raise ConnectionLost(text + ". Check that the server runs and is not blocked by a slow command.") from error
+        except HeadraceError as error:
+            self._note_error(error)
+            raise
         finally:
             self.waiting -= 1
+        if self.on_roundtrip is not None:
+            self.on_roundtrip(time.perf_counter() - began)
+        return replies
 
     async def subscribe(self, channels: Iterable[str], *, timeout: float = 10.0) -> None:
         """Subscribe to channels, now and after each reopening; a link with channels opens again by itself.
@@ -178,8 +194,9 @@ class Link:
                 )
                 try:
                     wanted = await self._connect(connection)
-                except (ConnectionLost, TimeoutError):
+                except (ConnectionLost, TimeoutError) as error:
                     self.failed_total += 1
+                    self._note_error(error.__cause__ or error)
                     connection.abort()
                     if not self.waiting and not self._channels:
                         raise
@@ -229,6 +246,10 @@ class Link:
         if self._channels and not self._closed and self._opening is None:
             # Why: nobody may have a call to make, while the messages of the channels are awaited all the same.
             _ = self._start_opening()
+
+    def _note_error(self, error: BaseException) -> None:
+        if self.on_error is not None:
+            self.on_error(type(error).__name__)
 
     def _was_closed(self) -> bool:
         return self._closed
