@@ -34,6 +34,11 @@ The branches follow what the caller can do about it::
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 class HeadraceError(Exception):
     """Root of every error that Headrace raises on purpose."""
@@ -88,7 +93,15 @@ class WaitError(HeadraceError):
 
 
 class PoolTimeout(WaitError, TimeoutError):
-    """Report that no connection came free in time."""
+    """Report that no connection came free in time.
+
+    Attributes:
+        holders: Who held the connections of the lane at that moment, as `headrace.pool.Holder`.
+    """
+
+    def __init__(self, message: str, *, holders: Sequence[object] = ()) -> None:
+        super().__init__(message)
+        self.holders = tuple(holders)
 
 
 class PoolClosed(WaitError):

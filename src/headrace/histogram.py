@@ -1,0 +1,192 @@
+"""Histograms of durations in a fixed number of bytes: cheap to record into, percentiles within 7 %.
+
+A duration falls into one of 241 buckets: eight for each power of two of microseconds, as in an HDR histogram. What is
+recorded costs no memory. `RecentHistogram` answers for the last one to two windows, so that old figures fade.
+
+Source: G. Tene, "HdrHistogram", hdrhistogram.org, 2012-2019 (buckets linear within powers of two).
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from typing import Final
+
+#: Buckets within one power of two.
+STEPS: Final = 8
+#: Buckets in all: durations up to 2 ** 32 us, some 71 minutes; longer ones count in the last bucket.
+BUCKETS: Final = 241
+#: Bytes of the counts of one histogram.
+HISTOGRAM_BYTES: Final = BUCKETS * 8
+
+
+@dataclass(frozen=True, slots=True)
+class Quantiles:
+    """How long something took, in seconds; all zero when nothing was recorded.
+
+    Attributes:
+        count: Durations recorded.
+        mean: Their average.
+        p50: Half of them took at most this long, within 7 %.
+        p95: 95 % of them did.
+        p99: 99 % of them did.
+        maximum: The longest, exactly.
+    """
+
+    count: int = 0
+    mean: float = 0.0
+    p50: float = 0.0
+    p95: float = 0.0
+    p99: float = 0.0
+    maximum: float = 0.0
+
+
+class Histogram:
+    """Count durations in buckets.
+
+    Example:
+        >>> histogram = Histogram()
+        >>> for milliseconds in range(1, 101):
+        ...     histogram.record(milliseconds / 1000)
+        >>> found = histogram.quantiles()
+        >>> found.count, round(found.mean, 4), found.maximum
+        (100, 0.0505, 0.1)
+        >>> abs(found.p50 - 0.050) < 0.004, abs(found.p99 - 0.099) < 0.007
+        (True, True)
+    """
+
+    __slots__ = ("counts", "longest", "total", "zeros")
+
+    def __init__(self) -> None:
+        #: Durations of nothing at all, such as waits that did not happen; callers may add to it directly.
+        self.zeros = 0
+        self.total = 0.0
+        self.longest = 0.0
+        # Bounded: a fixed array, HISTOGRAM_BYTES.
+        self.counts = array("Q", bytes(HISTOGRAM_BYTES))
+
+    def record(self, seconds: float) -> None:
+        """Count one duration; a negative one counts as none."""
+        microseconds = int(seconds * 1_000_000.0)
+        if microseconds <= 0:
+            self.zeros += 1
+            return
+        self.total += seconds
+        self.longest = max(self.longest, seconds)
+        length = microseconds.bit_length()
+        # Why: below eight microseconds each has its own bucket; above, the three bits after the first tell the step.
+        index = microseconds if microseconds < STEPS else ((length - 3) << 3) | ((microseconds >> (length - 4)) & 7)
+        self.counts[index if index < BUCKETS else BUCKETS - 1] += 1
+
+    def add(self, other: Histogram) -> None:
+        """Count everything that another histogram has counted."""
+        self.zeros += other.zeros
+        self.total += other.total
+        self.longest = max(self.longest, other.longest)
+        counts = self.counts
+        for index, count in enumerate(other.counts):
+            if count:
+                counts[index] += count
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.zeros, self.total, self.longest = 0, 0.0, 0.0
+        self.counts = array("Q", bytes(HISTOGRAM_BYTES))
+
+    def quantiles(self) -> Quantiles:
+        """Return count, mean, percentiles and maximum."""
+        count = self.zeros + sum(self.counts)
+        if count == 0:
+            return Quantiles()
+        return Quantiles(
+            count=count,
+            mean=self.total / count,
+            p50=self._at(count * 0.50),
+            p95=self._at(count * 0.95),
+            p99=self._at(count * 0.99),
+            maximum=self.longest,
+        )
+
+    def _at(self, rank: float) -> float:
+        seen = self.zeros
+        if seen >= rank:
+            return 0.0
+        for index, count in enumerate(self.counts):
+            seen += count
+            if seen >= rank:
+                return min(bucket_middle(index), self.longest)
+        return self.longest
+
+
+class RecentHistogram:
+    """Count durations, and answer for the last one to two windows.
+
+    Args:
+        window: Seconds of one window, 1 <= window <= 3600.
+    """
+
+    __slots__ = ("_before", "_since", "current", "window")
+
+    def __init__(self, window: float = 60.0) -> None:
+        self.window = window
+        #: Where durations are recorded.
+        self.current = Histogram()
+        self._before = Histogram()
+        self._since = 0.0
+
+    def turn(self, now: float) -> None:
+        """Begin a new window when this one is over; called by whoever keeps time, and before each answer."""
+        if self._since == 0.0:
+            self._since = now
+        elapsed = now - self._since
+        if elapsed < self.window:
+            return
+        self._since = now
+        self._before, self.current = self.current, self._before
+        self.current.clear()
+        if elapsed >= 2 * self.window:
+            self._before.clear()
+
+    def quantiles(self, now: float) -> Quantiles:
+        """Return the figures of the last one to two windows."""
+        self.turn(now)
+        merged = Histogram()
+        merged.add(self._before)
+        merged.add(self.current)
+        return merged.quantiles()
+
+
+class RecentMaximum:
+    """The largest value of the last minute, in sixty slots of one second."""
+
+    __slots__ = ("_seconds", "_values")
+
+    def __init__(self) -> None:
+        # Bounded: sixty slots each.
+        self._values = [0] * 60
+        self._seconds = [-60] * 60
+
+    def record(self, value: int, now: float) -> None:
+        """Note a value at a time in seconds."""
+        second = int(now)
+        slot = second % 60
+        if self._seconds[slot] != second:
+            self._seconds[slot] = second
+            self._values[slot] = value
+        elif value > self._values[slot]:
+            self._values[slot] = value
+
+    def highest(self, now: float) -> int:
+        """Return the largest value of the last sixty seconds, 0 without any."""
+        oldest = int(now) - 60
+        pairs = zip(self._seconds, self._values, strict=True)
+        return max((value for second, value in pairs if second > oldest), default=0)
+
+
+def bucket_middle(index: int) -> float:
+    """Return the duration in the middle of a bucket, in seconds."""
+    if index < STEPS:
+        return index / 1_000_000.0
+    exponent, step = index >> 3, index & 7
+    low = (STEPS | step) << (exponent - 1)
+    return (low + (1 << (exponent - 1)) / 2) / 1_000_000.0

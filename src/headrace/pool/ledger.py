@@ -1,0 +1,356 @@
+"""The ledger of a pool: who gets which connection, decided without I/O, clocks, locks or tasks.
+
+The asyncio pool and the synchronous pool keep their book here and do what it says: it opens nothing and closes nothing
+itself. Times are seconds of one monotonic clock, handed in. Callers with threads hold one lock around every call.
+
+Invariants, at every call's end:
+    idle + leased + opening + closing <= the largest maximum since the last time they were fewer;
+    no place is given out above the maximum; a lane never uses more than its share;
+    nobody waits in a lane that may take a connection while one is idle;
+    waiters of a lane are served in order of arrival.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+
+from headrace.errors import UsageError
+from headrace.histogram import RecentHistogram, RecentMaximum
+from headrace.pool.holders import Holder, name_owner, name_place
+from headrace.pool.lanes import Lane, parse_shares
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import CodeType
+
+C = TypeVar("C")
+M_contra = TypeVar("M_contra", contravariant=True)
+
+#: Classes of errors that are counted apart; more count as `other`.
+MOST_ERROR_CLASSES: Final = 32
+
+
+class Member(Generic[C]):
+    """One open connection of a pool, and who has it."""
+
+    __slots__ = (
+        "connection",
+        "expires",
+        "idle_since",
+        "lane",
+        "owner",
+        "place",
+        "purpose",
+        "reported",
+        "since",
+        "verified",
+    )
+
+    def __init__(self, connection: C, *, now: float, expires: float) -> None:
+        self.connection = connection
+        self.expires = expires
+        self.idle_since = self.verified = self.since = now
+        self.lane: LaneBook[C] | None = None
+        self.owner: object = None
+        self.purpose = ""
+        self.place: tuple[CodeType, int] | None = None
+        self.reported = False
+
+    def holder(self, now: float) -> Holder:
+        """Return who holds it."""
+        lane = self.lane.lane if self.lane is not None else Lane.USER
+        return Holder(lane, name_owner(self.owner), self.purpose, name_place(self.place), now - self.since)
+
+
+class Waiter(Protocol[M_contra]):
+    """Somebody who waits for a connection."""
+
+    deadline: float
+    since: float
+
+    def accept(self, member: M_contra) -> bool:
+        """Take the connection, and return whether it is still wanted."""
+        ...
+
+    def refuse(self, error: Exception) -> None:
+        """End the wait with an error."""
+        ...
+
+
+class LaneBook(Generic[C]):
+    """One lane: its share, how much of it is used, and who waits."""
+
+    __slots__ = ("lane", "share", "timeouts", "used", "waiters", "waiting_highest")
+
+    def __init__(self, lane: Lane, share: int) -> None:
+        self.lane = lane
+        self.share = share
+        self.used = 0
+        self.timeouts = 0
+        # Bounded by the callers that wait, each until its deadline.
+        self.waiters: deque[Waiter[Member[C]]] = deque()
+        self.waiting_highest = RecentMaximum()
+
+
+class Ledger(Generic[C]):
+    """Decide who gets which connection.
+
+    Args:
+        maximum: Most connections, counting those being opened and closed.
+        minimum: Connections to be kept open.
+        shares: Lane to share; they add up to `maximum`.
+
+    Raises:
+        OptionError: A value is outside its bounds.
+    """
+
+    def __init__(self, maximum: int, minimum: int, shares: Mapping[str, int] | None) -> None:
+        parsed = parse_shares(shares, maximum)
+        self.maximum = maximum
+        self.minimum = minimum
+        self.lanes = {lane: LaneBook[C](lane, share) for lane, share in parsed.items()}
+        # Bounded by `maximum`, all three.
+        self.idle: list[Member[C]] = []
+        self.leased: dict[C, Member[C]] = {}
+        self.opening = 0
+        self.closing = 0
+        #: Places given to what is no connection of this ledger, such as the links of an app.
+        self.reserved = 0
+        self.waiting = 0
+        self.opened_total = self.closed_total = self.failed_total = self.timeouts_total = self.calls_total = 0
+        # Bounded: MOST_ERROR_CLASSES and one more.
+        self.errors: dict[str, int] = {}
+        self.waits = RecentHistogram()
+        self.responses = RecentHistogram()
+        self.waiting_highest = RecentMaximum()
+        #: Connections that were last verified before this time are checked before they are given out.
+        self.suspect_before = 0.0
+
+    @property
+    def total(self) -> int:
+        """Places in use: connections that are open, being opened or being closed, and reserved ones."""
+        return len(self.idle) + len(self.leased) + self.opening + self.closing + self.reserved
+
+    # Taking and giving back
+
+    def take(self, book: LaneBook[C], now: float) -> Member[C] | None:
+        """Lease the idle connection that was used last, or return None when the caller has to wait."""
+        if book.used >= book.share or not self.idle or book.waiters:
+            return None
+        member = self.idle.pop()
+        self._lease(member, book, now)
+        return member
+
+    def wait(self, book: LaneBook[C], waiter: Waiter[Member[C]], *, first: bool = False) -> None:
+        """Put a waiter at the end of its lane, or at the front when it gave back a connection that proved dead."""
+        if first:
+            book.waiters.appendleft(waiter)
+        else:
+            book.waiters.append(waiter)
+        self.waiting += 1
+        self.waiting_highest.record(self.waiting, waiter.since)
+        book.waiting_highest.record(len(book.waiters), waiter.since)
+
+    def leave(self, book: LaneBook[C], waiter: Waiter[Member[C]]) -> bool:
+        """Take a waiter out of its lane before its turn; returns False when it is not there any more."""
+        try:
+            book.waiters.remove(waiter)
+        except ValueError:
+            return False
+        self.waiting -= 1
+        return True
+
+    def give_back(self, connection: C, now: float, *, usable: bool) -> Member[C] | None:
+        """End a lease, and serve those who wait.
+
+        Args:
+            connection: What was leased.
+            now: The time.
+            usable: Whether somebody else may have it.
+
+        Returns:
+            A member that the caller has to close, and then report by `closed`; None when it went on.
+
+        Raises:
+            UsageError: The connection is not leased from this pool.
+        """
+        member = self.leased.pop(connection, None)
+        if member is None or member.lane is None:
+            raise UsageError(
+                "A connection was released that this pool has not leased. Release each connection once, to the pool that "
+                "it was acquired from."
+            )
+        member.lane.used -= 1
+        self.responses.current.record(now - member.since)
+        self.calls_total += 1
+        member.owner = member.place = None
+        member.reported = False
+        if not usable or now >= member.expires or self.total + 1 > self.maximum:
+            self.closing += 1
+            return member
+        member.idle_since = member.verified = now
+        self.idle.append(member)
+        if self.waiting:
+            self.serve(now)
+        return None
+
+    def serve(self, now: float) -> None:
+        """Hand idle connections to those who wait: lanes in their order, waiters of a lane in order of arrival."""
+        for book in self.lanes.values():
+            while book.waiters and self.idle and book.used < book.share:
+                waiter = book.waiters.popleft()
+                self.waiting -= 1
+                member = self.idle.pop()
+                self._lease(member, book, now)
+                if waiter.accept(member):
+                    self.waits.current.record(now - waiter.since)
+                else:
+                    # Why: it was cancelled in between; the turn passes to the next.
+                    del self.leased[member.connection]
+                    book.used -= 1
+                    self.idle.append(member)
+
+    def expire(self, now: float) -> Iterator[tuple[LaneBook[C], Waiter[Member[C]]]]:
+        """Take out the waiters whose time is up; the caller refuses each."""
+        for book in self.lanes.values():
+            late = [waiter for waiter in book.waiters if waiter.deadline <= now]
+            for waiter in late:
+                if self.leave(book, waiter):
+                    book.timeouts += 1
+                    self.timeouts_total += 1
+                    self.waits.current.record(now - waiter.since)
+                    yield book, waiter
+
+    def next_deadline(self) -> float | None:
+        """Return when the next waiter has to be told that its time is up."""
+        return min((waiter.deadline for book in self.lanes.values() for waiter in book.waiters), default=None)
+
+    def refuse_all(self, error: Exception) -> None:
+        """End all waits with an error."""
+        for book in self.lanes.values():
+            while book.waiters:
+                waiter = book.waiters.popleft()
+                self.waiting -= 1
+                waiter.refuse(error)
+
+    # Opening and closing
+
+    def openings_wanted(self) -> int:
+        """Return how many more connections should be opened now, within the maximum."""
+        entitled = sum(min(len(book.waiters), book.share - book.used) for book in self.lanes.values())
+        total = self.total
+        open_soon = len(self.idle) + self.opening
+        wanted = max(entitled - open_soon, self.minimum - (total - self.closing))
+        return max(0, min(wanted, self.maximum - total))
+
+    def open_began(self) -> None:
+        """Count a connection that is being opened."""
+        self.opening += 1
+
+    def opened(self, connection: C, now: float, expires: float) -> Member[C] | None:
+        """Enter a connection that was opened; returns it when it is not wanted any more and has to be closed."""
+        self.opening -= 1
+        self.opened_total += 1
+        member = Member(connection, now=now, expires=expires)
+        if self.total + 1 > self.maximum:
+            self.closing += 1
+            return member
+        self.idle.append(member)
+        self.serve(now)
+        return None
+
+    def open_failed(self, error: BaseException) -> None:
+        """Count a connection that could not be opened."""
+        self.opening -= 1
+        self.failed_total += 1
+        self.count_error(error)
+
+    def retire_idle(self, member: Member[C]) -> None:
+        """Take an idle connection out, to be closed by the caller."""
+        self.idle.remove(member)
+        self.closing += 1
+
+    def retire_surplus(self, now: float, idle_timeout: float) -> list[Member[C]]:
+        """Take out what is idle and past its lifetime, above the maximum, or unused for too long above the minimum."""
+        retired: list[Member[C]] = []
+        kept: list[Member[C]] = []
+        over = self.total - self.maximum
+        spare = self.total - self.closing - self.minimum
+        # The longest unused stand first.
+        for member in self.idle:
+            unused = now - member.idle_since >= idle_timeout
+            if over > 0 or now >= member.expires or (unused and spare > 0):
+                retired.append(member)
+                over -= 1
+                spare -= 1
+            else:
+                kept.append(member)
+        self.idle = kept
+        self.closing += len(retired)
+        return retired
+
+    def closed(self) -> None:
+        """Count a connection that has been closed; its place is free."""
+        self.closing -= 1
+        self.closed_total += 1
+
+    # Places without a connection of this ledger
+
+    def reserve(self, lane: Lane) -> bool:
+        """Take a place of a lane for good, for a connection that others manage; returns whether there was one."""
+        book = self.lanes.get(lane)
+        if book is None or book.used >= book.share or self.total >= self.maximum:
+            return False
+        book.used += 1
+        self.reserved += 1
+        return True
+
+    def unreserve(self, lane: Lane) -> None:
+        """Give such a place back."""
+        self.lanes[lane].used -= 1
+        self.reserved -= 1
+
+    # Limits and figures
+
+    def turn(self, now: float) -> None:
+        """Let old figures fade; called at least every ten seconds while the pool is used."""
+        self.waits.turn(now)
+        self.responses.turn(now)
+
+    def resize(self, maximum: int, minimum: int, shares: Mapping[str, int]) -> None:
+        """Change the limits; what is leased above them is closed when it is released.
+
+        Raises:
+            OptionError: The shares do not add up, or a lane in use would be left out.
+        """
+        parsed = parse_shares(shares, maximum)
+        for lane, share in parsed.items():
+            if lane not in self.lanes:
+                self.lanes[lane] = LaneBook(lane, share)
+        for lane, book in self.lanes.items():
+            # A lane that is left out takes nothing any more; its holders keep what they have until they release it.
+            book.share = parsed.get(lane, 0)
+        self.lanes = {lane: self.lanes[lane] for lane in Lane if lane in self.lanes}
+        self.maximum, self.minimum = maximum, minimum
+
+    def count_error(self, error: BaseException) -> None:
+        """Count an error by its class."""
+        name = type(error).__name__
+        if name not in self.errors and len(self.errors) >= MOST_ERROR_CLASSES:
+            name = "other"
+        self.errors[name] = self.errors.get(name, 0) + 1
+
+    def holders(self, now: float, lane: Lane | None = None) -> list[Holder]:
+        """List who holds connections, of one lane or of all."""
+        return [
+            member.holder(now)
+            for member in self.leased.values()
+            if lane is None or (member.lane is not None and member.lane.lane is lane)
+        ]
+
+    def _lease(self, member: Member[C], book: LaneBook[C], now: float) -> None:
+        book.used += 1
+        member.lane = book
+        member.since = now
+        self.leased[member.connection] = member
