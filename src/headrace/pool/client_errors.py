@@ -1,6 +1,6 @@
 """The errors of the drop-in pools, each of which is also redis-py's, so that code written for redis-py catches them.
 
-`headrace.errors` draws the tree; a class here adds a base of redis-py to one of them. They stand apart because importing
+`headrace.errors` draws the tree; a class here adds a base of redis-py to one of them. They stand apart since importing
 redis-py costs more than importing Headrace.
 """
 
@@ -39,7 +39,7 @@ class ClientOptionError(OptionError, redis.exceptions.RedisError):
     """Report an option outside its bounds."""
 
 
-def pool_timeout(  # noqa: PLR0913 - these are the facts that the message states
+def pool_timeout(
     name: str,
     lane: str,
     *,

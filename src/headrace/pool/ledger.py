@@ -178,8 +178,8 @@ class Ledger(Generic[C]):
         member = self.leased.pop(connection, None)
         if member is None or member.lane is None:
             raise UsageError(
-                "A connection was released that this pool has not leased. Release each connection once, to the pool that "
-                "it was acquired from."
+                "A connection was released that this pool has not leased. Release each connection once, to the pool "
+                "that it was acquired from."
             )
         member.lane.used -= 1
         self.responses.current.record(now - member.since)
