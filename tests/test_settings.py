@@ -14,11 +14,11 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from headrace import settings as module
-from headrace import settings_env
+from headrace import settings_env, settings_names
 from headrace.errors import SettingError
-from headrace.settings import SETTINGS, Settings, describe, load_settings
+from headrace.settings import SETTINGS, Settings, load_settings
 from headrace.settings_env import mask_url
+from headrace.settings_rows import describe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -243,7 +243,7 @@ def test_an_unknown_argument_is_refused_with_the_nearest_name() -> None:
 
 
 def test_an_unknown_variable_is_warned_of_once_with_the_nearest_name(caplog: pytest.LogCaptureFixture) -> None:
-    module._warn_unknown.cache_clear()
+    settings_names.forget_warnings()
     environ = {"HEADRACE_THREAD": "5", "HEADRACE_QQQQ": "1", "OTHER": "x"}
 
     with caplog.at_level(logging.WARNING):
@@ -350,3 +350,112 @@ def _load(environ: dict[str, str]) -> Settings | SettingError:
         return load_settings(environ=environ, dotenv=None)
     except SettingError as error:
         return error
+
+
+# Settings of the fleet
+
+PLACE = "the settings of the fleet"
+
+
+def test_the_fleet_comes_behind_every_nearer_source_and_before_the_default() -> None:
+    own = load_settings({"threads": 3}, environ={"HEADRACE_GRACE": "1"}, dotenv=None)
+    stored = {"HEADRACE_THREADS": "7", "HEADRACE_GRACE": "7", "QUEUE_CONCURRENCY": "7"}
+
+    settings = own.with_fleet(stored, place=PLACE)
+
+    found = {row.field: (row.value, row.source) for row in describe(settings)}
+    assert found["threads"] == (3, "argument")
+    assert found["grace"] == (1, "environment")
+    assert found["queue_concurrency"] == (7, "fleet")
+    assert found["processes"] == (2, "default")
+
+
+def test_what_the_fleet_does_not_store_any_more_has_its_default_again() -> None:
+    own = load_settings({"threads": 3}, environ={}, dotenv=None)
+    first = own.with_fleet({"QUEUE_CONCURRENCY": "7", "REDIS_MAX_CONNECTIONS": "8"}, place=PLACE)
+
+    second = first.with_fleet({}, place=PLACE)
+
+    assert (first.queue_concurrency, first.redis_min_connections) == (7, 8)
+    assert second == own
+    assert (second.queue_concurrency, second.redis_min_connections, second.threads) == (100, 20, 3)
+
+
+def test_what_belongs_to_one_process_or_is_no_setting_is_left_out_of_the_fleet() -> None:
+    stored = {"HEADRACE_PREFIX": "other", "REDIS_URL": "redis://elsewhere", "HEADRACE_NO_SUCH": "1"}
+
+    assert load_settings(environ={}, dotenv=None).with_fleet(stored, place=PLACE) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("stored", "text"),
+    [
+        (
+            {"QUEUE_CONCURRENCY": "fast"},
+            "QUEUE_CONCURRENCY='fast': expected a whole number from 1 to 10000. Correct it in",
+        ),
+        ({"REDIS_MIN_CONNECTIONS": "200"}, "REDIS_MIN_CONNECTIONS=200: expected at most REDIS_MAX_CONNECTIONS=100"),
+    ],
+)
+def test_a_bad_setting_of_the_fleet_is_refused_whole_and_says_so(stored: dict[str, str], text: str) -> None:
+    own = load_settings(environ={}, dotenv=None)
+
+    with pytest.raises(SettingError, match="expected") as caught:
+        own.with_fleet({"HEADRACE_THREADS": "7", **stored}, place=PLACE)
+
+    assert text in str(caught.value)
+    assert caught.value.source == "fleet"
+
+
+# Names with values
+
+limits = st.dictionaries(st.from_regex(r"[A-Za-z0-9_.:=-]{1,20}", fullmatch=True), st.integers(1, 10_000), max_size=5)
+
+
+@given(limits)
+def test_limits_of_queues_survive_as_text(given_limits: dict[str, int]) -> None:
+    text = ", ".join(f"{name}={slots}" for name, slots in given_limits.items())
+
+    settings = load_settings(environ={"HEADRACE_QUEUE_LIMITS": text}, dotenv=None)
+
+    assert dict(settings.queue_limits) == given_limits
+    assert load_settings({"queue_limits": given_limits}, environ={}, dotenv=None) == settings
+
+
+@pytest.mark.parametrize(
+    "text", ["mail", "mail=", "=3", "mail=0", "mail=10001", "mail=3,mail=4", "a b=3", "a{b}=3", "mail=+3", "mail=1e2"]
+)
+def test_a_limit_of_no_queue_or_of_no_number_is_refused(text: str) -> None:
+    with pytest.raises(SettingError, match="such as mail=5,bulk=20"):
+        load_settings(environ={"HEADRACE_QUEUE_LIMITS": text}, dotenv=None)
+
+
+def test_levels_are_of_parts_that_exist() -> None:
+    environ = {"HEADRACE_LOG_LEVELS": "pool=debug, headrace.worker.lease=WARNING"}
+
+    settings = load_settings(environ=environ, dotenv=None)
+
+    assert settings.log_levels == (("pool", "DEBUG"), ("worker.lease", "WARNING"))
+    for text in ("wroker=DEBUG", "pool=LOUD", "pool", "..=DEBUG", "worker/lease=DEBUG"):
+        with pytest.raises(SettingError, match="parts of headrace"):
+            load_settings(environ={"HEADRACE_LOG_LEVELS": text}, dotenv=None)
+
+
+@pytest.mark.parametrize(
+    "value", [5, "mail=5", [1], {"mail": "5"}, {5: 5}, {"mail": True}, {f"q{n}": 1 for n in range(1_001)}]
+)
+def test_limits_as_an_argument_are_a_dict_of_whole_numbers(value: object) -> None:
+    with pytest.raises(SettingError, match="queue_limits"):
+        load_settings({"queue_limits": value}, environ={}, dotenv=None)
+
+
+def test_a_name_kept_for_a_part_that_is_not_there_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    settings_names.forget_warnings()
+
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            settings_names.warn_of_others(["VISUALIZATION_ENABLED", "VISUALIZATION_OTHER", "PATH"], {})
+
+    assert [record.getMessage().partition(" The part")[0] for record in caplog.records] == [
+        "setting without effect: VISUALIZATION_ENABLED."
+    ]

@@ -1,47 +1,39 @@
 """Every setting of Headrace: variable, unit, default, bounds and meaning, each declared once.
 
-A setting comes from an argument, else the environment, else a .env file, else its default, and remembers which. The
-environment is only read, never changed. A new setting is one field of `Settings`; the reference, `headrace config show`
-and the errors follow from it. How values are written is in `headrace.settings_env`.
+A setting comes from an argument, else the environment, else a .env file, else what is stored in Redis for the whole
+fleet, else its default, and remembers which. The environment is only read, never changed. A new setting is one field of
+`Settings`; the reference, `headrace config show` and the errors follow from it. How values are written is in
+`headrace.settings_env`; what a declaration says, such as whether a running worker takes a change, in
+`headrace.settings_entry`.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from headrace.errors import SettingError
+from headrace.settings_entry import Setting, Source, declare, read_declarations
 from headrace.settings_env import (
     Choice,
     Folder,
-    Kind,
     Milliseconds,
     Pattern,
     Seconds,
-    Shown,
     Url,
     Whole,
     read_dotenv,
 )
+from headrace.settings_maps import LEVELS, Limits, PartLevels
+from headrace.settings_names import nearest, warn_of_others
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
-Source: TypeAlias = Literal["argument", "environment", ".env", "default"]
 YEAR: Final = 31_536_000.0
 DATA_DIR: Final = Path(".headrace")
-
-
-def _setting(variable: str, kind: Kind[T], default: T, text: str) -> T:
-    # A type checker shall see a plain default of the field's type, as it does for `dataclasses.field` itself.
-    return field(default=default, metadata={"variable": variable, "kind": kind, "text": text})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -54,87 +46,145 @@ class Settings:
         SettingError: A value is malformed or outside its bounds.
     """
 
-    redis_url: str | None = _setting(
-        "REDIS_URL", Url(), None, "Server that holds the queues; without one, a server is started on a private socket."
+    redis_url: str | None = declare(
+        "REDIS_URL",
+        Url(),
+        None,
+        "Server that holds the queues; without one, a server is started on a private socket.",
+        change="local",
     )
-    redis_max_connections: int = _setting(
-        "REDIS_MAX_CONNECTIONS", Whole(4, 10_000), 100, "Most connections that the pool of one process ever holds."
+    redis_max_connections: int = declare(
+        "REDIS_MAX_CONNECTIONS",
+        Whole(4, 10_000),
+        100,
+        "Most connections that the pool of one process ever holds.",
+        change="live",
     )
-    redis_min_connections: int = _setting(
+    redis_min_connections: int = declare(
         "REDIS_MIN_CONNECTIONS",
         Whole(0, 10_000),
         20,
         "Connections that the pool keeps open when idle; never above REDIS_MAX_CONNECTIONS.",
+        change="live",
     )
-    redis_acquire_timeout: float = _setting(
-        "REDIS_ACQUIRE_TIMEOUT_MS", Milliseconds(1, 600_000), 10.0, "Longest wait for a connection of the pool."
+    redis_acquire_timeout: float = declare(
+        "REDIS_ACQUIRE_TIMEOUT_MS",
+        Milliseconds(1, 600_000),
+        10.0,
+        "Longest wait for a connection of the pool.",
+        change="live",
     )
-    queue_concurrency: int = _setting(
-        "QUEUE_CONCURRENCY", Whole(1, 10_000), 100, "Slots of one worker process: jobs that it runs at once."
+    queue_concurrency: int = declare(
+        "QUEUE_CONCURRENCY",
+        Whole(1, 10_000),
+        100,
+        "Slots of one worker process: jobs that it runs at once.",
+        change="live",
     )
-    lease: float = _setting(
+    queue_limits: tuple[tuple[str, int], ...] = declare(
+        "HEADRACE_QUEUE_LIMITS",
+        Limits(),
+        (),
+        "Most slots that some queues may use in one worker process; a queue that is not named may use all.",
+        change="live",
+    )
+    lease: float = declare(
         "QUEUE_STALLED_INTERVAL",
         Milliseconds(1_000, 600_000),
         30.0,
         "Lease of a worker: a worker that has not renewed it for this long loses its jobs as stalled.",
+        change="live",
     )
-    max_stalled: int = _setting(
+    max_stalled: int = declare(
         "HEADRACE_MAX_STALLED",
         Whole(0, 100),
         3,
         "Times a job may stall before it is dead; it may be what kills workers.",
+        change="live",
     )
-    prefix: str = _setting(
+    prefix: str = declare(
         "HEADRACE_PREFIX",
         Pattern(r"[A-Za-z0-9_.:-]{1,64}", "1..64 of A-Z a-z 0-9 _ . : -", "1 to 64 letters, digits or _ . : -"),
         "headrace",
         "Start of every key in Redis; apps with different prefixes do not see each other.",
+        change="local",
     )
-    data_dir: Path = _setting(  # noqa: RUF009  # It returns a dataclass field, as every other line here.
-        "HEADRACE_DATA_DIR", Folder(), DATA_DIR, "Folder of the default server: its data and its socket."
+    data_dir: Path = declare(  # noqa: RUF009  # It returns a dataclass field, as every other line here.
+        "HEADRACE_DATA_DIR",
+        Folder(),
+        DATA_DIR,
+        "Folder of the default server: its data and its socket.",
+        change="local",
     )
-    grace: float = _setting(
+    grace: float = declare(
         "HEADRACE_GRACE", Seconds(0, 3_600), 25.0, "Time that running jobs get to finish when a worker stops."
     )
-    record_limit_bytes: int = _setting(
+    record_limit_bytes: int = declare(
         "HEADRACE_RECORD_LIMIT_BYTES",
         Whole(1_024, 67_108_864, unit="bytes"),
         1_048_576,
         "Largest record of a job, and largest result.",
     )
-    compress_over_bytes: int = _setting(
+    compress_over_bytes: int = declare(
         "HEADRACE_COMPRESS_OVER_BYTES",
         Whole(256, 67_108_864, unit="bytes", or_zero=True),
         4_096,
         "Records above this size are compressed; 0 for never.",
+        change="live",
     )
-    keep_result: float = _setting(
-        "HEADRACE_KEEP_RESULT", Seconds(0, YEAR), 300.0, "Time that the result of a finished job is kept."
+    keep_result: float = declare(
+        "HEADRACE_KEEP_RESULT",
+        Seconds(0, YEAR),
+        300.0,
+        "Time that the result of a finished job is kept.",
+        change="live",
     )
-    keep_finished_count: int = _setting(
-        "HEADRACE_KEEP_FINISHED_COUNT", Whole(0, 10_000_000), 10_000, "Finished jobs kept for inspection, per queue."
+    keep_finished_count: int = declare(
+        "HEADRACE_KEEP_FINISHED_COUNT",
+        Whole(0, 10_000_000),
+        10_000,
+        "Finished jobs kept for inspection, per queue.",
+        change="live",
     )
-    keep_dead_count: int = _setting(
-        "HEADRACE_KEEP_DEAD_COUNT", Whole(0, 10_000_000), 10_000, "Dead jobs kept for inspection, per queue."
+    keep_dead_count: int = declare(
+        "HEADRACE_KEEP_DEAD_COUNT",
+        Whole(0, 10_000_000),
+        10_000,
+        "Dead jobs kept for inspection, per queue.",
+        change="live",
     )
-    keep_dead: float = _setting("HEADRACE_KEEP_DEAD", Seconds(0, YEAR), 604_800.0, "Time that a dead job is kept.")
-    threads: int = _setting("HEADRACE_THREADS", Whole(1, 1_000), 32, "Threads of a worker that run plain functions.")
-    processes: int = _setting(
+    keep_dead: float = declare(
+        "HEADRACE_KEEP_DEAD", Seconds(0, YEAR), 604_800.0, "Time that a dead job is kept.", change="live"
+    )
+    threads: int = declare("HEADRACE_THREADS", Whole(1, 1_000), 32, "Threads of a worker that run plain functions.")
+    processes: int = declare(
         "HEADRACE_JOB_PROCESSES", Whole(1, 256), 2, "Child processes of a worker that run tasks with process=True."
     )
-    loop_lag_warn: float = _setting(
+    loop_lag_warn: float = declare(
         "HEADRACE_LOOP_LAG_WARN_MS",
         Milliseconds(10, 60_000),
         0.25,
         "Event-loop delay above which the log names the task that blocked.",
+        change="live",
     )
-    log_level: str = _setting(
-        "HEADRACE_LOG_LEVEL",
-        Choice("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
-        "INFO",
-        "Least severe log lines that the commands print.",
+    log_level: str = declare(
+        "HEADRACE_LOG_LEVEL", Choice(*LEVELS), "INFO", "Least severe log lines that the commands print.", change="live"
     )
-    log_format: str = _setting(
+    log_levels: tuple[tuple[str, str], ...] = declare(
+        "HEADRACE_LOG_LEVELS",
+        PartLevels(),
+        (),
+        "Other levels for some parts of Headrace, which are named as its modules are.",
+        change="live",
+    )
+    log_fold: float = declare(
+        "HEADRACE_LOG_FOLD",
+        Seconds(0, 3_600),
+        10.0,
+        "Interval in which a log line that repeats is printed once and counted; 0 prints every line.",
+        change="live",
+    )
+    log_format: str = declare(
         "HEADRACE_LOG_FORMAT",
         Choice("auto", "console", "json"),
         "auto",
@@ -148,7 +198,7 @@ class Settings:
             source = self.sources.get(setting.field, "argument")
             object.__setattr__(self, setting.field, setting.check(getattr(self, setting.field), source))
         # Why: who lowers only the maximum means fewer connections, not an error about a default they never saw.
-        if "redis_min_connections" not in self.sources and self.redis_min_connections == _MINIMUM.default:
+        if "redis_min_connections" not in self.sources and self.redis_min_connections == MINIMUM.default:
             object.__setattr__(
                 self, "redis_min_connections", min(self.redis_min_connections, self.redis_max_connections)
             )
@@ -178,80 +228,45 @@ class Settings:
         """
         given = _arguments(overrides)
         kept = {name: getattr(self, name) for name in _BY_FIELD if name not in given}
-        if "redis_min_connections" not in self.sources and self.redis_min_connections <= _MINIMUM.default:
+        if "redis_min_connections" not in self.sources and self.redis_min_connections <= MINIMUM.default:
             # The minimum may have been lowered along with the maximum, so it starts again from its default.
             kept.pop("redis_min_connections", None)
         sources: dict[str, Source] = {**self.sources, **dict.fromkeys(given, "argument")}
         return Settings(**kept, **given, sources=sources)
 
+    def with_fleet(self, stored: Mapping[str, str], *, place: str) -> Settings:
+        """Return a copy in which the fleet's settings stand for what no nearer source has set.
 
-@dataclass(frozen=True, slots=True)
-class Setting(Generic[T]):
-    """The declaration of one setting."""
+        What came from the fleet before and is not stored any more has its default again. Names that are no settings,
+        and those that belong to one process, are left out.
 
-    variable: str
-    field: str
-    kind: Kind[T]
-    default: T
-    text: str
-
-    def parse(self, given: str, source: Source, *, place: str) -> T:
-        """Turn the text of a variable into a value.
+        Args:
+            stored: Variable to text.
+            place: Where that is, for errors.
 
         Raises:
-            SettingError: The text is malformed or outside the bounds.
+            SettingError: A value is malformed or outside its bounds, or does not go with the others.
         """
-        try:
-            return self.kind.parse(given.strip())
-        except ValueError:
-            remedy = f"Correct it in {place}, or remove it there for the default of {self.kind.show(self.default)}."
-            raise self._error(self.variable, given, self.kind.expected, source, remedy) from None
-
-    def check(self, given: object, source: Source) -> T:
-        """Check a value that the program handed over.
-
-        Raises:
-            SettingError: The value has the wrong type or lies outside the bounds.
-        """
-        try:
-            return self.kind.check(given)
-        except ValueError:
-            remedy = f"Correct the argument, or leave it out for {self.variable} or the default."
-            raise self._error(self.field, given, self.kind.expected_value, source, remedy) from None
-
-    def _error(self, name: str, given: object, expected: str, source: Source, remedy: str) -> SettingError:
-        value = self.kind.conceal(given)
-        return SettingError(
-            f"{name}={value}: expected {expected}. {remedy}",
-            variable=name,
-            value=value,
-            expected=expected,
-            source=source,
-        )
+        values: dict[str, Any] = {}
+        sources: dict[str, Source] = {}
+        for setting in SETTINGS:
+            source = source_of(self, setting)
+            if source not in {"fleet", "default"}:
+                values[setting.field] = getattr(self, setting.field)
+                if setting.field in self.sources:
+                    sources[setting.field] = source
+            elif setting.variable in stored and setting.change != "local":
+                values[setting.field] = setting.parse(stored[setting.variable], "fleet", place=place)
+                sources[setting.field] = "fleet"
+        return Settings(**values, sources=sources)
 
 
-SETTINGS: Final[tuple[Setting[Any], ...]] = tuple(
-    Setting(item.metadata["variable"], item.name, item.metadata["kind"], item.default, item.metadata["text"])
-    for item in fields(Settings)
-    if item.metadata
-)
+SETTINGS: Final[tuple[Setting[Any], ...]] = read_declarations(fields(Settings))
 _BY_FIELD: Final = {setting.field: setting for setting in SETTINGS}
-_VARIABLES: Final = {setting.variable for setting in SETTINGS}
-_MINIMUM: Final[Setting[int]] = _BY_FIELD["redis_min_connections"]
-
-
-@dataclass(frozen=True, slots=True)
-class SettingRow:
-    """One setting as people see it: values in the unit of the variable, passwords masked."""
-
-    name: str
-    field: str
-    value: Shown
-    source: Source
-    default: Shown
-    unit: str
-    bounds: str
-    text: str
+VARIABLES: Final = {setting.variable: setting for setting in SETTINGS}
+"""Every setting by its variable."""
+#: Follows a lowered maximum unless it was set.
+MINIMUM: Final[Setting[int]] = _BY_FIELD["redis_min_connections"]
 
 
 def load_settings(
@@ -262,8 +277,9 @@ def load_settings(
 ) -> Settings:
     """Read every setting from the first source that has it.
 
-    The sources are, in order: argument, environment, .env file, default. An empty variable counts as not set. A name
-    that starts with HEADRACE_ and is no setting is warned of once in the log.
+    The sources are, in order: argument, environment, .env file, default; an app that opens adds those of the fleet with
+    `Settings.with_fleet`. An empty variable counts as not set. A name that starts with HEADRACE_ and is no setting is
+    warned of once in the log, and so is one that is meant for a part which is not there yet.
 
     Args:
         overrides: Field name to value, durations in seconds; a value of None counts as not given.
@@ -287,34 +303,18 @@ def load_settings(
         elif given := from_file.get(setting.variable, "").strip():
             values[setting.field] = setting.parse(given, ".env", place=str(dotenv))
             sources[setting.field] = ".env"
-    for name in [*environ, *from_file]:
-        if name.startswith("HEADRACE_") and name not in _VARIABLES:
-            _warn_unknown(name)
+    warn_of_others([*environ, *from_file], VARIABLES)
     return Settings(**values, sources=sources)
 
 
-def describe(settings: Settings) -> list[SettingRow]:
-    """List every setting with its value, source, default, unit, bounds and meaning, passwords masked."""
-    return [
-        SettingRow(
-            name=setting.variable,
-            field=setting.field,
-            value=setting.kind.show(getattr(settings, setting.field)),
-            source=_source(settings, setting),
-            default=setting.kind.show(setting.default),
-            unit=setting.kind.unit,
-            bounds="0..REDIS_MAX_CONNECTIONS" if setting is _MINIMUM else setting.kind.bounds,
-            text=setting.text,
-        )
-        for setting in SETTINGS
-    ]
-
-
-def _source(settings: Settings, setting: Setting[Any]) -> Source:
+def source_of(settings: Settings, setting: Setting[Any]) -> Source:
+    """Tell where the value of one setting came from."""
     source = settings.sources.get(setting.field)
     if source is not None:
         return source
-    unchanged = getattr(settings, setting.field) == setting.default or setting is _MINIMUM
+    unchanged = getattr(settings, setting.field) == setting.default or (
+        setting is MINIMUM and settings.redis_min_connections <= MINIMUM.default
+    )
     return "default" if unchanged else "argument"
 
 
@@ -323,29 +323,10 @@ def _arguments(overrides: Mapping[str, object]) -> dict[str, Any]:
     for name, value in overrides.items():
         if name not in _BY_FIELD:
             raise SettingError(
-                f"{name}: no such setting.{_nearest(name, _BY_FIELD)} `headrace config show` lists all settings.",
+                f"{name}: no such setting.{nearest(name, _BY_FIELD)} `headrace config show` lists all settings.",
                 variable=name,
                 source="argument",
             )
         if value is not None:
             values[name] = _BY_FIELD[name].check(value, "argument")
     return values
-
-
-# The cache is what makes the warning appear once; it is bounded in case a program makes up names without end.
-@lru_cache(maxsize=256)
-def _warn_unknown(variable: str) -> None:
-    logger.warning(
-        "unknown setting ignored: %s.%s `headrace config show` lists all settings.",
-        variable,
-        _nearest(variable, _VARIABLES),
-    )
-
-
-def _nearest(name: str, known: Mapping[str, object] | set[str]) -> str:
-    import difflib  # noqa: PLC0415  # Only a wrong name needs it, and it costs a tenth of the import of this module.
-
-    # Why: the common start would make any two variables look alike.
-    endings = {candidate.removeprefix("HEADRACE_"): candidate for candidate in known}
-    matches = difflib.get_close_matches(name.removeprefix("HEADRACE_"), endings, n=1)
-    return f" Did you mean {endings[matches[0]]}?" if matches else ""

@@ -14,7 +14,8 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from headrace import errors, keys
-from headrace.settings import Settings, describe
+from headrace.settings import Settings
+from headrace.settings_rows import describe
 from tests.docs import states
 from tests.tidy.test_lua_headers import read, sections, split
 from tests.tidy.tree import ROOT, SOURCE, name_of, tracked
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from headrace.settings import SettingRow
+    from headrace.settings_rows import SettingRow
 
 SCRIPTS: Final = SOURCE / "store" / "lua"
 
@@ -65,9 +66,11 @@ def _default(row: SettingRow) -> str:
 
 
 def settings_table() -> str:
-    """Every setting: variable, field, default, bounds, meaning."""
-    rows = [[f"`{row.name}`", f"`{row.field}`", _default(row), f"`{row.bounds}`", row.text] for row in _rows()]
-    return table(["variable", "argument", "default", "allowed", "meaning"], rows)
+    """Every setting: variable, field, default, bounds, when a change takes effect, meaning."""
+    rows = [
+        [f"`{row.name}`", f"`{row.field}`", _default(row), f"`{row.bounds}`", row.change, row.text] for row in _rows()
+    ]
+    return table(["variable", "argument", "default", "allowed", "change", "meaning"], rows)
 
 
 def env_example() -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from headrace.settings import SettingRow
+    from headrace.settings_rows import SettingRow
 
 config = typer.Typer(name="config", help="Look at the settings.", no_args_is_help=True)
 
@@ -26,7 +26,8 @@ def show(
     Passwords are masked. The exit code is 2 when a setting has a wrong value; the message names it.
     """
     from headrace.cli.output import exit_on_error, print_json
-    from headrace.settings import describe, load_settings
+    from headrace.settings import load_settings
+    from headrace.settings_rows import describe
 
     with exit_on_error():
         rows = describe(load_settings())
