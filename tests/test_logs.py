@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 import logging
+import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace.logs import clean_text, setup_logs
+from headrace.logs import change_logs, clean_text, find_handler, setup_logs
 from headrace.settings import load_settings
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def _root_as_before() -> Iterator[None]:
     logging.captureWarnings(capture=False)
     root.handlers[:] = handlers
     root.setLevel(level)
+    for name in ("headrace.pool", "headrace.worker.lease"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 def logged(message: str, level: int = logging.INFO, *, form: str = "json", terminal: bool = False, **extra: Any) -> str:
@@ -123,3 +126,81 @@ def test_a_python_warning_becomes_a_line() -> None:
 
 def test_text_without_an_address_is_left_alone() -> None:
     assert clean_text("a@b and c:d") == "a@b and c:d"
+
+
+def lines_of(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def setup(**settings: Any) -> io.StringIO:
+    stream = io.StringIO()
+    setup_logs(load_settings({"log_format": "json", **settings}, environ={}, dotenv=None), stream=stream)
+    return stream
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_arguments_and_results_of_jobs_are_not_printed(form: str) -> None:
+    text = logged("job failed", form=form, arguments=("s3cret",), kwargs={"to": "s3cret"}, result="s3cret", job="j1")
+
+    assert "s3cret" not in text
+    assert "j1" in text
+
+
+def test_a_part_may_have_a_level_of_its_own_and_lose_it_again() -> None:
+    stream = setup(log_levels={"pool": "DEBUG", "worker.lease": "ERROR"})
+    pool, lease = logging.getLogger("headrace.pool.sample"), logging.getLogger("headrace.worker.lease")
+
+    pool.debug("one")
+    lease.warning("two")
+    logging.getLogger("headrace.worker.slots").debug("three")
+    change_logs(load_settings({"log_levels": {}, "log_level": "ERROR"}, environ={}, dotenv=None))
+    pool.debug("four")
+    lease.warning("five")
+    lease.error("six")
+
+    assert [line["message"] for line in lines_of(stream)] == ["one", "six"]
+
+
+def test_a_repeated_line_is_folded_and_its_count_comes_at_the_end() -> None:
+    stream = setup()
+
+    for _ in range(100):
+        logging.getLogger("headrace.sample").warning("server away", extra={"where": "h:1"})
+    handler = find_handler()
+    assert handler is not None
+    handler.close()
+
+    assert [(line["message"], line["where"], line.get("repeated")) for line in lines_of(stream)] == [
+        ("server away", "h:1", None),
+        ("server away", "h:1", 99),
+    ]
+
+
+def test_a_folded_line_is_reported_when_its_interval_has_passed() -> None:
+    stream = setup(log_fold=0.001)
+    waits: list[float] = []
+    handler = find_handler()
+    assert handler is not None
+    handler.waits = waits.append
+
+    handler.fold.interval = 60.0
+    for _ in range(3):
+        logging.getLogger("headrace.sample").warning("server away")
+    handler.fold.interval = 0.0001
+    time.sleep(0.001)
+    following = handler.report()
+
+    assert waits == [60.0]
+    assert following is None
+    assert lines_of(stream)[-1]["repeated"] == 2
+
+
+def test_a_program_that_sets_up_logging_itself_is_left_alone() -> None:
+    root = logging.getLogger()
+    root.handlers[:] = [logging.NullHandler()]
+    root.setLevel(logging.WARNING)
+
+    change_logs(load_settings({"log_level": "DEBUG", "log_levels": {"pool": "DEBUG"}}, environ={}, dotenv=None))
+
+    assert root.level == logging.WARNING
+    assert logging.getLogger("headrace.pool").level == logging.NOTSET
