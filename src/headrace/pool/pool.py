@@ -63,8 +63,11 @@ class Pool:
         owner: str,
         on_push: Callable[[bytes, bytes], None] | None = None,
         on_reopen: Callable[[], None] | None = None,
+        address: Address | None = None,
     ) -> Link:
         """Return a new link; it opens on first use and belongs to the caller until `release`.
+
+        With an `address` it leads there, such as to one node of a cluster, and counts as any other.
 
         Raises:
             PoolTimeout: The pool holds its maximum; the error names the holders.
@@ -78,7 +81,13 @@ class Pool:
             raise PoolTimeout(text + ". Raise REDIS_MAX_CONNECTIONS or run fewer workers in this process.")
         name = f"{self._client_name}:{lane}:{purpose}".replace(" ", "-")
         link = Link(
-            self.address, lane, name=name, census=self._census, owner=owner, on_push=on_push, on_reopen=on_reopen
+            address or self.address,
+            lane,
+            name=name,
+            census=self._census,
+            owner=owner,
+            on_push=on_push,
+            on_reopen=on_reopen,
         )
         self._links.append(link)
         return link
