@@ -28,6 +28,7 @@ from headrace.settings_env import (
 )
 from headrace.settings_maps import LEVELS, Limits, PartLevels
 from headrace.settings_names import nearest, warn_of_others
+from headrace.settings_switch import Switch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -189,6 +190,36 @@ class Settings:
         Choice("auto", "console", "json"),
         "auto",
         "How the commands print log lines; auto is console on a terminal, else json.",
+    )
+    memory_enabled: bool = declare(
+        "MEMORY_OPTIMIZATION_ENABLED",
+        Switch(),
+        default=True,
+        text="Watch memory, and act on it in steps.",
+        change="live",
+    )
+    memory_threshold: int = declare(
+        "MEMORY_OPTIMIZATION_THRESHOLD",
+        Whole(20, 95, unit="%"),
+        80,
+        "Share of its memory at which a process is elevated; high is halfway to the limit, critical again halfway.",
+        change="live",
+    )
+    memory_interval: float = declare(
+        "MEMORY_OPTIMIZATION_INTERVAL_MS", Milliseconds(100, 600_000), 5.0, "Interval of the readings.", change="live"
+    )
+    memory_limit_mb: int = declare(
+        "HEADRACE_MEMORY_LIMIT",
+        Whole(0, 16_777_216, unit="MB"),
+        0,
+        "Memory that the processes of one worker command share; 0 for what the system or the machine sets.",
+        change="live",
+    )
+    memory_collector: str = declare(
+        "HEADRACE_MEMORY_COLLECTOR",
+        Choice("auto", "on", "off"),
+        "auto",
+        "Whether the collector is set for a worker; auto does so in processes of `headrace worker`.",
     )
     sources: Mapping[str, Source] = field(default_factory=dict, compare=False)
     """Where each field came from; a field that is missing here has its default or was set by the program."""

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 #: Names that are kept for parts which this version does not have. One that is a setting is not looked up here.
 PLANNED: Final = re.compile(
-    r"MEMORY_OPTIMIZATION_(ENABLED|THRESHOLD|INTERVAL_MS)|MONITORING_[A-Z_]+_INTERVAL_MS"
+    r"MONITORING_[A-Z_]+_INTERVAL_MS"
     r"|VISUALIZATION_(ENABLED|UPDATE_INTERVAL_MS|MAX_DATA_POINTS|SAMPLING_RATE)"
 )
 
