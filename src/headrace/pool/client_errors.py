@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import redis.exceptions
 
-from headrace.errors import ConnectionLost, OptionError, PoolClosed, PoolTimeout, UsageError
+from headrace.errors import CommandRefused, ConnectionLost, OptionError, PoolClosed, PoolTimeout, UsageError
 from headrace.pool.holders import tell_holders
 
 if TYPE_CHECKING:
@@ -29,6 +29,22 @@ class ClientPoolClosed(PoolClosed, redis.exceptions.ConnectionError):
 
 class ClientConnectionLost(ConnectionLost, redis.exceptions.ConnectionError):
     """Report that no connection could be opened."""
+
+
+class ClientOpenTimeout(ConnectionLost, redis.exceptions.TimeoutError):
+    """Report that the server did not answer while a connection was being opened."""
+
+
+class ClientServerLoading(ConnectionLost, redis.exceptions.BusyLoadingError):
+    """Report that the server still loads its data."""
+
+
+class ClientLoginRefused(CommandRefused, redis.exceptions.AuthenticationError):
+    """Report that the server refused user or password."""
+
+
+class ClientCommandRefused(CommandRefused, redis.exceptions.ResponseError):
+    """Report that the server refused a command of the login."""
 
 
 class ClientUsageError(UsageError, redis.exceptions.RedisError):
@@ -78,3 +94,33 @@ def pool_timeout(
 def pool_closed(name: str) -> ClientPoolClosed:
     """Build the error of a closed pool."""
     return ClientPoolClosed(f"The pool '{name}' is closed. Open it again with `await pool.start()`, or use another.")
+
+
+def open_error(name: str, error: Exception, away: float) -> Exception:
+    """Build the error of those for whom no connection could be opened; its class is also the class of redis-py's.
+
+    Args:
+        name: Name of the pool.
+        error: What the last attempt raised.
+        away: Seconds since the first attempt failed.
+    """
+    reason = str(error) or type(error).__name__
+    text = f"pool '{name}' could not open a connection: {reason.rstrip('.')}. "
+    since = f"The server has been away for {away:.1f} s; the pool goes on trying. " if away > 0 else ""
+    built: Exception
+    match error:
+        case redis.exceptions.AuthenticationError() | redis.exceptions.AuthorizationError():
+            built = ClientLoginRefused(text + "Check user and password.")
+        case redis.exceptions.BusyLoadingError():
+            built = ClientServerLoading(text + since + "Wait until it has loaded.")
+        case redis.exceptions.ResponseError():
+            built = ClientCommandRefused(text + "Check what the connection is set up with (database, protocol, name).")
+        case redis.exceptions.TimeoutError() | TimeoutError():
+            built = ClientOpenTimeout(text + since + "Check the server and the network to it.")
+        case redis.exceptions.RedisError() | OSError():
+            built = ClientConnectionLost(text + since + "Check that the server runs and that the address is right.")
+        case _:
+            # What the user's own login function or credential provider raised is the user's to handle.
+            return error
+    built.__cause__ = error
+    return built

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from headrace.histogram import Quantiles
 
@@ -106,7 +106,7 @@ class PoolStats:
         return line
 
 
-def read_stats(name: str, ledger: Ledger[object], now: float) -> PoolStats:
+def read_stats(name: str, ledger: Ledger[Any], now: float) -> PoolStats:
     """Read the figures of a ledger; places that it reserved for others are not counted."""
     active = len(ledger.leased)
     idle = len(ledger.idle)

@@ -46,7 +46,7 @@ def parse_shares(lanes: Mapping[str, int] | None, maximum: int) -> dict[Lane, in
         >>> parse_shares({"control": 2, "user": 8}, 10)
         {<Lane.CONTROL: 'control'>: 2, <Lane.USER: 'user'>: 8}
     """
-    if not _is_whole(maximum) or not 1 <= maximum <= MOST_CONNECTIONS:
+    if not is_whole(maximum) or not 1 <= maximum <= MOST_CONNECTIONS:
         raise OptionError(
             f"max_connections={maximum!r:.40}: expected a whole number from 1 to {MOST_CONNECTIONS}. "
             "It is the most connections that the pool ever holds."
@@ -58,7 +58,7 @@ def parse_shares(lanes: Mapping[str, int] | None, maximum: int) -> dict[Lane, in
         share = lanes.get(lane)
         if share is None:
             continue
-        if not _is_whole(share) or share < 1:
+        if not is_whole(share) or share < 1:
             raise OptionError(f"lanes: {lane}={share!r:.40}: expected a whole number of at least 1, or no such lane.")
         shares[lane] = share
     unknown = [str(name) for name in lanes if name not in shares]
@@ -111,5 +111,6 @@ def scale_shares(shares: Mapping[Lane, int], maximum: int) -> dict[Lane, int]:
     return scaled
 
 
-def _is_whole(value: object) -> bool:
+def is_whole(value: object) -> bool:
+    """Tell whether a value is a whole number, which True is not."""
     return isinstance(value, int) and not isinstance(value, bool)

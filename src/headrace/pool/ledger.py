@@ -21,7 +21,7 @@ from headrace.pool.holders import Holder, name_owner, name_place
 from headrace.pool.lanes import Lane, parse_shares
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import CodeType
 
 C = TypeVar("C")
@@ -81,12 +81,12 @@ class Waiter(Protocol[M_contra]):
 class LaneBook(Generic[C]):
     """One lane: its share, how much of it is used, and who waits."""
 
-    __slots__ = ("lane", "share", "timeouts", "used", "waiters", "waiting_highest")
+    __slots__ = ("lane", "reserved", "share", "timeouts", "used", "waiters", "waiting_highest")
 
     def __init__(self, lane: Lane, share: int) -> None:
         self.lane = lane
         self.share = share
-        self.used = 0
+        self.used = self.reserved = 0
         self.timeouts = 0
         # Bounded by the callers that wait, each until its deadline.
         self.waiters: deque[Waiter[Member[C]]] = deque()
@@ -161,13 +161,14 @@ class Ledger(Generic[C]):
         self.waiting -= 1
         return True
 
-    def give_back(self, connection: C, now: float, *, usable: bool) -> Member[C] | None:
+    def give_back(self, connection: C, now: float, *, usable: bool, verified: bool = True) -> Member[C] | None:
         """End a lease, and serve those who wait.
 
         Args:
             connection: What was leased.
             now: The time.
             usable: Whether somebody else may have it.
+            verified: Whether it need not be checked before.
 
         Returns:
             A member that the caller has to close, and then report by `closed`; None when it went on.
@@ -189,7 +190,8 @@ class Ledger(Generic[C]):
         if not usable or now >= member.expires or self.total + 1 > self.maximum:
             self.closing += 1
             return member
-        member.idle_since = member.verified = now
+        member.idle_since = now
+        member.verified = now if verified else 0.0
         self.idle.append(member)
         if self.waiting:
             self.serve(now)
@@ -226,13 +228,13 @@ class Ledger(Generic[C]):
         """Return when the next waiter has to be told that its time is up."""
         return min((waiter.deadline for book in self.lanes.values() for waiter in book.waiters), default=None)
 
-    def refuse_all(self, error: Exception) -> None:
-        """End all waits with an error."""
+    def refuse(self, make_error: Callable[[], Exception], now: float, waited: float = 0.0) -> None:
+        """End the waits that have lasted for at least `waited` seconds, each with an error of its own."""
         for book in self.lanes.values():
-            while book.waiters:
+            while book.waiters and now - book.waiters[0].since >= waited:
                 waiter = book.waiters.popleft()
                 self.waiting -= 1
-                waiter.refuse(error)
+                waiter.refuse(make_error())
 
     # Opening and closing
 
@@ -243,6 +245,14 @@ class Ledger(Generic[C]):
         open_soon = len(self.idle) + self.opening
         wanted = max(entitled - open_soon, self.minimum - (total - self.closing))
         return max(0, min(wanted, self.maximum - total))
+
+    def lacks(self) -> bool:
+        """Tell whether somebody waits, or fewer connections than the minimum are open."""
+        return self.waiting > 0 or len(self.idle) + len(self.leased) + self.reserved < self.minimum
+
+    def is_full(self) -> bool:
+        """Tell whether no place is left."""
+        return self.total >= self.maximum
 
     def open_began(self) -> None:
         """Count a connection that is being opened."""
@@ -303,13 +313,23 @@ class Ledger(Generic[C]):
         if book is None or book.used >= book.share or self.total >= self.maximum:
             return False
         book.used += 1
+        book.reserved += 1
         self.reserved += 1
         return True
 
     def unreserve(self, lane: Lane) -> None:
         """Give such a place back."""
         self.lanes[lane].used -= 1
+        self.lanes[lane].reserved -= 1
         self.reserved -= 1
+
+    def forget(self) -> None:
+        """Forget all connections and waits, in a forked child; they are the parent's."""
+        self.idle, self.leased = [], {}
+        self.opening = self.closing = self.waiting = 0
+        for book in self.lanes.values():
+            book.waiters.clear()
+            book.used = book.reserved
 
     # Limits and figures
 
@@ -318,13 +338,13 @@ class Ledger(Generic[C]):
         self.waits.turn(now)
         self.responses.turn(now)
 
-    def resize(self, maximum: int, minimum: int, shares: Mapping[str, int]) -> None:
+    def resize(self, maximum: int, minimum: int, shares: Mapping[Lane, int]) -> None:
         """Change the limits; what is leased above them is closed when it is released.
 
         Raises:
             OptionError: The shares do not add up, or a lane in use would be left out.
         """
-        parsed = parse_shares(shares, maximum)
+        parsed = parse_shares({str(lane): share for lane, share in shares.items()}, maximum)
         for lane, share in parsed.items():
             if lane not in self.lanes:
                 self.lanes[lane] = LaneBook(lane, share)

@@ -1,0 +1,53 @@
+"""Whether an idle connection works: looked at before each use, asked only when idle for long or under suspicion."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import redis.exceptions
+
+if TYPE_CHECKING:
+    from redis.asyncio.connection import AbstractConnection
+
+    from headrace.pool.ledger import Member
+    from headrace.pool.options import PoolOptions
+
+
+async def find_fault(
+    member: Member[AbstractConnection], options: PoolOptions, *, suspect_before: float, ignores_data: bool
+) -> Exception | None:
+    """Return why a connection must not be given out, or None when it works.
+
+    Args:
+        member: The connection, leased to the caller.
+        options: When to ask the server, and how long to wait for its answer.
+        suspect_before: What was verified before this time is asked in any case.
+        ignores_data: Whether unread bytes are no fault but messages of the server, such as news of maintenance.
+
+    Returns:
+        TimeoutError when the server did not answer at all, so that others most likely are dead as well.
+    """
+    connection = member.connection
+    if not connection.is_connected:
+        return ConnectionResetError("closed while idle")
+    try:
+        has_data = await connection.can_read()
+        if has_data and not ignores_data:
+            return ConnectionResetError("closed, or holding unread data, while idle")
+        fresh = member.verified > suspect_before and time.monotonic() - member.verified < options.check_after
+        if fresh and not has_data:
+            return None
+        async with asyncio.timeout(options.check_timeout):
+            await connection.re_auth()  # type: ignore[no-untyped-call]  # redis-py has no types here
+            await connection.send_command("PING", check_health=False)
+            _ = await connection.read_response()
+    except (TimeoutError, redis.exceptions.TimeoutError) as error:
+        silent = TimeoutError(f"no answer within {options.check_timeout:g} s after being idle")
+        silent.__cause__ = error
+        return silent
+    except (OSError, redis.exceptions.RedisError) as error:
+        return error
+    member.verified = time.monotonic()
+    return None

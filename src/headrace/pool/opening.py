@@ -1,0 +1,196 @@
+"""Opening connections for all who wait: in parallel while the server answers, by one guarded series while it does not.
+
+Nobody who waits opens a connection himself. What is opened goes to whoever is first in line then, so a caller who gives
+up costs nothing, and who waits for an opening is served by a release that comes sooner. While the server is away there
+is one series of attempts for all callers, with back-off and jitter: 300 callers make no storm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from typing import TYPE_CHECKING, Final, Protocol
+
+from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
+
+from headrace.pool.client_errors import open_error
+from headrace.pool.transport import abort
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from redis.asyncio.connection import AbstractConnection
+
+    from headrace.census import Census
+    from headrace.clock import Alarm, Clock
+    from headrace.pool.ledger import Ledger
+    from headrace.pool.options import PoolOptions
+
+logger = logging.getLogger(__name__)
+
+#: Back-off between the starts of two attempts, seconds: full jitter up to 20 ms, 40 ms ... and never above 500 ms.
+#: Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015 (full jitter).
+BACKOFF_FIRST: Final = 0.02
+BACKOFF_MOST: Final = 0.5
+#: Attempts under way at the same time while the server is away. One that hangs, since its packets vanish, must not keep
+#: the next from finding the server when it is back.
+AWAY_ATTEMPTS: Final = 4
+#: An attempt may be given up for a new one after this, seconds.
+HANGING: Final = 1.0
+
+
+class Opener(Protocol):
+    """What opening needs of the pool."""
+
+    name: str
+
+    def make(self) -> AbstractConnection:
+        """Make a connection that is not open yet."""
+        ...
+
+    def entered(self, connection: AbstractConnection) -> None:
+        """Take a connection that has been opened."""
+        ...
+
+    def refuse(self, make_error: Callable[[], Exception], *, waited: float) -> None:
+        """End the waits of those who have waited for at least so many seconds."""
+        ...
+
+
+class Opening:
+    """Open as many connections as the ledger wants.
+
+    Args:
+        pool: Makes connections and takes them.
+        ledger: Says how many.
+        options: Limits and durations.
+        census: Where the attempts are entered.
+        clock: Wakes for the next attempt.
+    """
+
+    def __init__(
+        self, pool: Opener, ledger: Ledger[AbstractConnection], options: PoolOptions, census: Census, clock: Clock
+    ) -> None:
+        self._pool = pool
+        self._ledger = ledger
+        self._options = options
+        self._census = census
+        # Bounded: `open_parallel` while the server answers, AWAY_ATTEMPTS while it does not. Oldest first.
+        self._attempts: dict[asyncio.Task[None], float] = {}
+        self._alarm: Alarm = clock.alarm("open a connection", self._attempt, owner=f"pool {pool.name}")
+        self._clock = clock
+        self._backoff = BACKOFF_FIRST
+        #: Since when the server has been away, and why; None while it answers.
+        self.away_since: float | None = None
+        self.last_error: Exception | None = None
+        self._closed = False
+
+    def need(self) -> None:
+        """Open what the ledger wants by now; called after each change that may make it want more."""
+        wanted = self._ledger.openings_wanted()
+        if wanted <= 0 or self._closed:
+            return
+        if self.away_since is not None:
+            if self._alarm.when is None:
+                self._alarm.set(self._clock.now())
+            return
+        for _ in range(min(wanted, self._options.open_parallel - len(self._attempts))):
+            self._start()
+
+    async def opened_all(self) -> None:
+        """Wait until no attempt is under way; the last error, if any, is in `last_error`."""
+        while self._attempts:
+            await asyncio.wait(list(self._attempts))
+
+    async def close(self) -> None:
+        """Give up all attempts."""
+        self._closed = True
+        self._alarm.close()
+        attempts = list(self._attempts)
+        for attempt in attempts:
+            attempt.cancel()
+        await asyncio.gather(*attempts, return_exceptions=True)
+
+    def _start(self) -> None:
+        self._ledger.open_began()
+        task = self._census.create_task(self._open(), name="open a connection", owner=f"pool {self._pool.name}")
+        self._attempts[task] = time.monotonic()
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._attempts[task]
+        self.need()
+
+    def _attempt(self) -> None:
+        """Make the next attempt while the server is away."""
+        if self._closed or not self._ledger.lacks():
+            return
+        if self._attempts and (len(self._attempts) >= AWAY_ATTEMPTS or self._ledger.is_full()):
+            oldest, began = next(iter(self._attempts.items()))
+            if time.monotonic() - began >= HANGING:
+                oldest.cancel()
+        elif not self._ledger.is_full():
+            self._start()
+        self._alarm.set(self._clock.now() + random.uniform(0.0, self._backoff))  # noqa: S311 - jitter, no secret
+        self._backoff = min(BACKOFF_MOST, self._backoff * 2)
+
+    async def _open(self) -> None:
+        connection: AbstractConnection | None = None
+        try:
+            async with asyncio.timeout(self._options.open_timeout):
+                connection = self._pool.make()
+                # Why: `connect` would repeat by redis-py's own rule, past the guard; this is one attempt of it.
+                await connection.connect_check_health(check_health=True, retry_socket_connect=False)
+        except asyncio.CancelledError as error:
+            self._ledger.open_failed(error)
+            if connection is not None:
+                abort(connection)
+            raise
+        # Why: a login function or a credential provider of the user may raise anything; it belongs to those who wait.
+        except Exception as error:  # noqa: BLE001 - handed to every waiter
+            if connection is not None:
+                abort(connection)
+            self._failed(error)
+        else:
+            self._succeeded(connection)
+
+    def _succeeded(self, connection: AbstractConnection) -> None:
+        since, self.away_since = self.away_since, None
+        self._backoff = BACKOFF_FIRST
+        self.last_error = None
+        self._alarm.set(None)
+        if since is not None:
+            away = time.monotonic() - since
+            logger.warning("server answers again", extra={"pool": self._pool.name, "away_s": round(away, 3)})
+        self._pool.entered(connection)
+
+    def _failed(self, error: Exception) -> None:
+        self._ledger.open_failed(error)
+        self.last_error = error
+        now = time.monotonic()
+        if self.away_since is None:
+            self.away_since = now
+            self._backoff = BACKOFF_FIRST
+            reason = str(error) or type(error).__name__
+            logger.warning("server cannot be reached", extra={"pool": self._pool.name, "reason": reason[:300]})
+        if is_final(error):
+            waited = 0.0
+        elif now - self.away_since < self._options.reconnect_patience:
+            waited = self._options.reconnect_patience
+        else:
+            # Why: it has been away for long, so whoever has waited for this attempt need not wait for the next.
+            waited = min(self._options.reconnect_patience, HANGING / 10)
+        away = now - self.away_since
+        self._pool.refuse(lambda: open_error(self._pool.name, error, away), waited=waited)
+        # Why: a login that was refused is tried again when somebody asks, or at the next upkeep, and not in a series.
+        if self._alarm.when is None and self._ledger.lacks() and not is_final(error):
+            self._alarm.set(self._clock.now() + random.uniform(0.0, self._backoff))  # noqa: S311 - jitter, no secret
+
+
+def is_final(error: Exception) -> bool:
+    """Tell whether waiting cannot help: the login or the configuration is wrong."""
+    if isinstance(error, AuthenticationError | AuthorizationError | ResponseError):
+        return True
+    return not isinstance(error, RedisError | OSError | TimeoutError)

@@ -1,0 +1,147 @@
+"""What a pool looks after from time to time: idle and old connections, long holds, exhaustion, and the line in the log.
+
+All of it is one duty of the clock and one alarm; nothing here has a timer of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from redis.asyncio.connection import AbstractConnection
+
+    from headrace.clock import Clock
+    from headrace.pool.figures import PoolStats
+    from headrace.pool.lanes import Lane
+    from headrace.pool.ledger import LaneBook, Ledger, Member
+    from headrace.pool.options import PoolOptions
+
+logger = logging.getLogger(__name__)
+
+
+class Pool(Protocol):
+    """What the upkeep needs of the pool."""
+
+    name: str
+    on_event: Callable[[str, dict[str, object]], None] | None
+
+    def need(self) -> None:
+        """Open what is wanted by now."""
+        ...
+
+    def retire(self, members: list[Member[AbstractConnection]]) -> None:
+        """Close connections that the ledger has taken out."""
+        ...
+
+    @property
+    def stats(self) -> Callable[[], PoolStats]:
+        """Returns the figures."""
+        ...
+
+
+class Upkeep:
+    """Look after one pool.
+
+    Args:
+        pool: Opens and closes.
+        ledger: The book.
+        options: Limits and durations.
+        clock: Calls from time to time.
+    """
+
+    def __init__(self, pool: Pool, ledger: Ledger[AbstractConnection], options: PoolOptions, clock: Clock) -> None:
+        self._pool = pool
+        self._ledger = ledger
+        self._options = options
+        self._clock = clock
+        owner = f"pool {pool.name}"
+        self._duty = clock.every("look after connections", options.upkeep_interval, self.run, owner=owner)
+        self._alarm = clock.alarm("look for exhaustion", self._look_for_exhaustion, owner=owner)
+        # Bounded by the lanes: those that are exhausted, and since when.
+        self.exhausted: dict[Lane, float] = {}
+        self._logged = time.monotonic()
+
+    async def close(self) -> None:
+        """Stop looking after it."""
+        self._duty.close()
+        self._alarm.close()
+
+    def run(self) -> None:
+        """Close what is idle or old, report long holds, keep the minimum, and write the line."""
+        now = time.monotonic()
+        self._ledger.turn(now)
+        self.look_for_recovery(now)
+        self._pool.retire(self._ledger.retire_surplus(now, self._options.idle_timeout))
+        if self._options.held_warn:
+            report_held(self._pool.name, self._ledger, self._options.held_warn, now)
+        self._pool.need()
+        interval = self._options.stats_interval
+        if interval and now - self._logged >= interval * 0.95:
+            self._logged = now
+            logger.info("pool stats", extra=self._pool.stats().fields())
+
+    def lane_is_full(self, book: LaneBook[AbstractConnection], since: float) -> None:
+        """Note that a caller waits in a lane whose share is in use."""
+        if book.lane not in self.exhausted and self._alarm.when is None:
+            self._alarm.set(self._clock.now() + max(0.0, since + self._options.exhausted_after - time.monotonic()))
+
+    def look_for_recovery(self, now: float) -> None:
+        """Tell when a lane that was exhausted has nobody waiting any more."""
+        for lane in [lane for lane in self.exhausted if not self._ledger.lanes[lane].waiters]:
+            since = self.exhausted.pop(lane)
+            facts = {"pool": self._pool.name, "lane": str(lane), "duration": round(now - since, 3)}
+            logger.warning("pool recovered", extra=facts)
+            self._tell("recovered", facts)
+
+    def _look_for_exhaustion(self) -> None:
+        now = time.monotonic()
+        soonest: float | None = None
+        for lane, book in self._ledger.lanes.items():
+            if not book.waiters or book.used < book.share or lane in self.exhausted:
+                continue
+            since = book.waiters[0].since
+            due = since + self._options.exhausted_after
+            if due > now:
+                soonest = due if soonest is None else min(soonest, due)
+                continue
+            self.exhausted[lane] = since
+            facts: dict[str, object] = {
+                "pool": self._pool.name,
+                "lane": str(lane),
+                "share": book.share,
+                "active": book.used,
+                "waiting": len(book.waiters),
+                "waited": round(now - since, 3),
+            }
+            logger.warning("pool exhausted", extra=facts)
+            self._tell("exhausted", facts)
+        if soonest is not None:
+            self._alarm.set(self._clock.now() + soonest - now)
+
+    def _tell(self, event: str, facts: dict[str, object]) -> None:
+        if self._pool.on_event is not None:
+            self._pool.on_event(event, facts)
+
+
+def report_held(name: str, ledger: Ledger[AbstractConnection], limit: float, now: float) -> None:
+    """Report each connection that is held for longer than `limit` seconds, once; it is not taken back."""
+    for member in ledger.leased.values():
+        if member.reported or now - member.since < limit:
+            continue
+        member.reported = True
+        holder = member.holder(now)
+        logger.warning(
+            "connection held too long",
+            extra={
+                "pool": name,
+                "lane": holder.lane,
+                "held_s": round(holder.held, 1),
+                "owner": holder.owner,
+                "purpose": holder.purpose,
+                "place": holder.place,
+            },
+        )
