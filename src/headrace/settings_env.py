@@ -11,7 +11,7 @@ import re
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from headrace.errors import SettingError
 
@@ -26,10 +26,18 @@ DOTENV_LIMIT_BYTES: Final = 1_048_576
 URL_LIMIT_CHARACTERS: Final = 4_096
 SHOWN_LIMIT_CHARACTERS: Final = 80
 URL_SCHEMES: Final = ("redis", "rediss", "unix")
+SENTINEL_SCHEMES: Final = ("redis+sentinel", "rediss+sentinel")
+SENTINEL_PORT: Final = 26_379
+MAX_SENTINELS: Final = 16
 
 # The digits are ASCII on purpose: int() and float() also take "1_000" and the digits of other scripts.
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?", re.ASCII)
+_SENTINEL_URL = re.compile(
+    r"rediss?\+sentinel://([^/?#]*@)?(?P<hosts>[^/?#@]+)/(?P<service>[^/?#]+)(/(?P<database>[0-9]{0,4}))?(\?[^#]*)?",
+    re.ASCII,
+)
+_SENTINEL_HOST = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^\[\]:]+)(:(?P<port>[0-9]{1,5}))?", re.ASCII)
 
 
 class Kind(ABC, Generic[T]):
@@ -220,8 +228,11 @@ class Folder(Kind[Path]):
 class Url(Kind["str | None"]):
     """Address of a Redis or Valkey server, or None for the default server."""
 
-    bounds = "redis://, rediss:// or unix://"
-    expected = "redis://[user:password@]host[:port][/database], rediss://... or unix://[user:password@]/path"
+    bounds = "redis://, rediss://, unix://, redis+sentinel:// or rediss+sentinel://"
+    expected = (
+        "redis://[user:password@]host[:port][/database], rediss://..., unix://[user:password@]/path or"
+        " redis+sentinel://[user:password@]host[:port],host[:port].../name[/database]"
+    )
     expected_value = expected
 
     def parse(self, text: str) -> str | None:
@@ -234,6 +245,9 @@ class Url(Kind["str | None"]):
             return None
         if not isinstance(value, str) or len(value) > URL_LIMIT_CHARACTERS or not value.isprintable() or " " in value:
             raise ValueError
+        if value.partition("://")[0] in SENTINEL_SCHEMES:
+            split_sentinel_url(value)
+            return value
         parts = urlsplit(value)
         if parts.scheme not in URL_SCHEMES or "://" not in value:
             raise ValueError
@@ -254,6 +268,31 @@ class Url(Kind["str | None"]):
         return super().conceal(mask_url(given) if isinstance(given, str) else given)
 
 
+def split_sentinel_url(url: str) -> tuple[tuple[tuple[str, int], ...], str, int]:
+    """Return the sentinels as host and port, the name of the primary, and the database of a Sentinel URL.
+
+    Raises:
+        ValueError: The URL is malformed, or names more than `MAX_SENTINELS`.
+
+    Example:
+        >>> split_sentinel_url("redis+sentinel://app:s3cret@10.0.0.5,[::1]:26380/mymaster/2")
+        ((('10.0.0.5', 26379), ('::1', 26380)), 'mymaster', 2)
+    """
+    found = _SENTINEL_URL.fullmatch(url)
+    if found is None:
+        raise ValueError("expected redis+sentinel://host:port,host:port/name-of-the-primary/database")
+    sentinels: list[tuple[str, int]] = []
+    for text in found["hosts"].split(","):
+        place = _SENTINEL_HOST.fullmatch(text)
+        port = int(place["port"] or SENTINEL_PORT) if place is not None else 0
+        if place is None or not 0 < port < 65_536:  # noqa: PLR2004 - the ports there are
+            raise ValueError(f"'{text}' is no host and port of a sentinel")
+        sentinels.append((place["host"].strip("[]"), port))
+    if len(sentinels) > MAX_SENTINELS:
+        raise ValueError(f"{len(sentinels)} sentinels are more than {MAX_SENTINELS}")
+    return tuple(sentinels), unquote(found["service"]), int(found["database"] or 0)
+
+
 def mask_url(url: str) -> str:
     """Replace what may be a secret in a URL by `***`, also in a malformed one.
 
@@ -262,6 +301,8 @@ def mask_url(url: str) -> str:
         'redis://app:***@10.0.0.5:6379/0?password=***&db=1'
         >>> mask_url("redis://token@host"), mask_url("redis://:p@ss/w@host:6379")
         ('redis://***@host', 'redis://:***@host:6379')
+        >>> mask_url("redis+sentinel://:s3cret@one:1,two:2/main/0?sentinel_password=again")
+        'redis+sentinel://:***@one:1,two:2/main/0?sentinel_password=***'
     """
     head, separator, rest = url.partition("://")
     if not separator:
@@ -272,7 +313,7 @@ def mask_url(url: str) -> str:
     if at:
         user, colon, _ = secret.partition(":")
         secret = f"{user}:***" if colon else "***"
-    elif not re.match(r"[^:/?#]*(:[0-9]*)?([/?#]|$)|\[", rest):
+    elif not re.match(r"[^:/?#,]*(:[0-9]*)?(,[^:/?#,]*(:[0-9]*)?)*([/?#]|$)|\[", rest):
         # What follows the colon is no port, so it may be a password whose host is missing.
         rest = re.sub(r":.*", ":***", rest, count=1, flags=re.DOTALL)
     return f"{head}{separator}{secret}{at}{rest}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -191,3 +192,84 @@ async def test_an_opening_that_fails_is_told_by_its_cause(tmp_path: Path, census
     await link.close()
     assert errors[0] == "FileNotFoundError"
     assert errors[-1] == "TimeoutError"
+
+
+#: How servers word that they are no primary, in a reply and inside a script.
+NO_PRIMARY = [
+    b"-READONLY You can't write against a read only replica.",
+    b"-READONLY You can't write against a read only replica. script: 67ed14c1, on @user_script:1.",
+    b"-ERR Error running script (call to f_67ed14c1): @user_script:1: -READONLY You can't write against a read only",
+    b"-NOREPLICAS Not enough good replicas to write.",
+    b"-UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+    b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+]
+
+
+@pytest.mark.parametrize("reply", NO_PRIMARY)
+async def test_a_link_to_what_is_no_primary_any_more_is_dropped_with_all_calls_under_way(
+    reply: bytes, fake: Scripted, make_link: Callable[..., Link]
+) -> None:
+    fake.answer = lambda _: None
+    link = make_link()
+    calls = [asyncio.create_task(ask(link, word)) for word in ("one", "two")]
+    await fake.until(lambda seen: len(seen.commands) == 2)
+
+    fake.send(reply + b"\r\n$3\r\ntwo\r\n")
+    lost = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), DEADLINE)
+    fake.answer = echo
+    again = await ask(link, "again")
+
+    assert [type(error) for error in lost] == [ConnectionLost, ConnectionLost]
+    assert "takes no writes: " in str(lost[0])
+    assert again == b"again"
+    assert fake.opened == 2
+
+
+async def test_other_errors_of_a_script_leave_the_link_alone(fake: Scripted, make_link: Callable[..., Link]) -> None:
+    fake.answer = lambda _: b"-ERR READONLY-looking words, as in a job that is READONLY, are no refusal\r\n"
+    link = make_link()
+
+    replies = [await ask(link, "one"), await ask(link, "two")]
+
+    assert [reply.code for reply in replies] == ["ERR", "ERR"]
+    assert fake.opened == 1
+
+
+async def test_a_server_that_takes_connections_but_no_writes_is_not_flooded(
+    fake: Scripted, make_link: Callable[..., Link]
+) -> None:
+    fake.answer = lambda _: NO_PRIMARY[0] + b"\r\n"
+    link = make_link()
+    loop = asyncio.get_running_loop()
+    end = loop.time() + 1.0
+
+    while loop.time() < end:
+        with pytest.raises(ConnectionLost):
+            await ask(link, "write")
+
+    # Why: waits of 10 ms, 20 ms, 40 ms ... on average, half of them shorter.
+    assert 3 <= fake.opened <= 20
+
+
+async def test_a_tcp_connection_is_without_delay_and_finds_that_its_other_side_is_gone(
+    tmp_path: Path, census: Census
+) -> None:
+    server = Scripted(tmp_path / "unused")
+    server.answer = echo
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    link = Link(parse_address(f"redis://127.0.0.1:{port}/0"), Lane.USER, name="tcp", census=census, owner="test")
+    await ask(link, "open")
+
+    assert link._connection is not None
+    assert link._connection._transport is not None
+    connected = link._connection._transport.get_extra_info("socket")
+    wanted = {"TCP_NODELAY": 1, "TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
+    known = {name: getattr(socket, name) for name in wanted if hasattr(socket, name)}
+    found = {name: connected.getsockopt(socket.IPPROTO_TCP, option) for name, option in known.items()}
+
+    await link.close()
+    server.cut()
+    listening.close()
+    assert {name: wanted[name] for name in found} == found
+    assert connected.family == socket.AF_INET

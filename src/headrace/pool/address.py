@@ -1,19 +1,55 @@
-"""Where a server is and how to log in, read from one URL."""
+"""Where a server is and how to log in, read from one URL: a place, or the sentinels that know the place."""
 
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 from redis.connection import parse_url
 
 from headrace.errors import SettingError
+from headrace.settings_env import SENTINEL_SCHEMES, mask_url, split_sentinel_url
+
+
+@dataclass(slots=True, unsafe_hash=True)
+class Sentinels:
+    """The sentinels of one primary, and which of them is asked first. Its text never shows the password.
+
+    Attributes:
+        places: Host and port of each, as the URL names them; at most 16.
+        service: Name of the primary.
+        username: User of the sentinels themselves.
+        password: Password of the sentinels themselves.
+        first: Index of the sentinel that is asked first: the last one that gave a good answer.
+    """
+
+    places: tuple[tuple[str, int], ...]
+    service: str
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    first: int = field(default=0, compare=False)
+
+    def trust(self, place: tuple[str, int]) -> None:
+        """Ask this sentinel first from now on: it gave an answer."""
+        self.first = self.places.index(place)
+
+    def doubt(self) -> None:
+        """Ask another sentinel first: what this one named is no primary, or is not there."""
+        self.first = (self.first + 1) % len(self.places)
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Location and credentials of one server. Its text never shows the password."""
+    """Location and credentials of one server. Its text never shows the password.
+
+    With `sentinels` it is no place itself: `headrace.pool.sentinel.locate` asks them for the place of the primary.
+
+    Attributes:
+        sentinels: Who knows where the primary is, or None when the address is a place.
+        is_sentinel: Whether it is the place of a sentinel.
+        is_primary: Whether the server there has to be a primary; a replica is refused.
+    """
 
     host: str = "127.0.0.1"
     port: int = 6379
@@ -23,12 +59,42 @@ class Address:
     password: str | None = field(default=None, repr=False)
     tls: bool = False
     tls_options: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
+    sentinels: Sentinels | None = None
+    is_sentinel: bool = False
+    is_primary: bool = False
 
     def __str__(self) -> str:
         """Return the address as a URL without credentials."""
         if self.path is not None:
             return f"unix://{self.path}?db={self.database}"
-        return f"{'rediss' if self.tls else 'redis'}://{self.host}:{self.port}/{self.database}"
+        scheme = "rediss" if self.tls else "redis"
+        if self.sentinels is not None:
+            places = ",".join(f"{_bracketed(host)}:{port}" for host, port in self.sentinels.places)
+            return f"{scheme}+sentinel://{places}/{self.sentinels.service}/{self.database}"
+        place = f"{scheme}://{_bracketed(self.host)}:{self.port}"
+        return place if self.is_sentinel else f"{place}/{self.database}"
+
+    def primary_at(self, host: str, port: int) -> Self:
+        """Return the address of the primary that the sentinels of this one have named."""
+        return replace(self, host=host, port=port, sentinels=None, is_primary=True)
+
+    def doubt(self) -> None:
+        """Note that the place that was found is no primary, or not there: another sentinel is asked first."""
+        if self.sentinels is not None:
+            self.sentinels.doubt()
+
+    def sentinel_addresses(self) -> list[Self]:
+        """Return the addresses of the sentinels in the order in which to ask them; none when this is a place."""
+        group = self.sentinels
+        if group is None:
+            return []
+        return [
+            replace(
+                self, host=host, port=port, username=group.username, password=group.password, sentinels=None,
+                is_sentinel=True,
+            )
+            for host, port in (*group.places[group.first :], *group.places[: group.first])
+        ]  # fmt: skip
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """Return the TLS context that the URL asks for, or None without TLS."""
@@ -46,7 +112,14 @@ class Address:
         return context
 
     def handshake(self, client_name: str) -> list[tuple[Any, ...]]:
-        """Return the commands that log in, choose RESP3, name it, select the database, and ask if it is ready."""
+        """Return the commands that log in, choose RESP3, name it, select the database, and ask if it is ready.
+
+        The first reply also tells the role of the server. A sentinel is only logged in to.
+        """
+        if self.is_sentinel:
+            user = () if self.username is None else (self.username,)
+            login = [] if self.password is None else [("AUTH", *user, self.password)]
+            return [*login, ("PING",)]
         hello: tuple[Any, ...] = ("HELLO", 3)
         if self.password is not None:
             hello = ("HELLO", 3, "AUTH", self.username or "default", self.password)
@@ -59,7 +132,10 @@ class Address:
 
 
 def parse_address(url: str) -> Address:
-    """Read a redis://, rediss:// or unix:// URL.
+    """Read a redis://, rediss:// or unix:// URL, or a redis+sentinel:// or rediss+sentinel:// one.
+
+    `sentinel_username` and `sentinel_password` in the query log in to the sentinels; the user and password in front of
+    the hosts are those of the server. TLS with its `ssl_...` options holds for both.
 
     Raises:
         SettingError: The URL is malformed.
@@ -67,13 +143,28 @@ def parse_address(url: str) -> Address:
     Example:
         >>> str(parse_address("redis://user:secret@db.example:6380/2"))
         'redis://db.example:6380/2'
+        >>> str(parse_address("rediss+sentinel://user:secret@one:26379,two:26379/main/2?sentinel_password=other"))
+        'rediss+sentinel://one:26379,two:26379/main/2'
     """
+    given = url
+    scheme, _, rest = url.partition("://")
+    sentinels: Sentinels | None = None
     try:
-        options = dict(parse_url(url))  # type: ignore[no-untyped-call]  # redis-py has no types here
+        if scheme in SENTINEL_SCHEMES:
+            places, service, database = split_sentinel_url(url)
+            login, at, _ = rest.partition("/")[0].rpartition("@")
+            query = rest.partition("?")[2]
+            url = f"{scheme.partition('+')[0]}://{login}{at}sentinels/{database}?{query}"
+            options = dict(parse_url(url))  # type: ignore[no-untyped-call]  # redis-py has no types here
+            name, password = options.get("sentinel_username"), options.get("sentinel_password")
+            sentinels = Sentinels(places, service, name or None, password or None)
+        else:
+            options = dict(parse_url(url))  # type: ignore[no-untyped-call]  # as above
     except ValueError as error:
-        shown = url.rsplit("@", 1)[-1]
-        text = f"REDIS_URL='{shown}': {error}"
-        raise SettingError(text + " Write redis://host:port/db, rediss://host:port/db or unix:///path.sock.") from error
+        shown = mask_url(given)
+        text = f"REDIS_URL='{shown}': {str(error).rstrip('.')}. Write redis://host:port/db, rediss://host:port/db, unix:///path.sock"
+        text += " or redis+sentinel://host:port,host:port/name/db."
+        raise SettingError(text, variable="REDIS_URL", value=shown) from error
     return Address(
         host=options.get("host", "127.0.0.1"),
         port=int(options.get("port", 6379)),
@@ -81,6 +172,11 @@ def parse_address(url: str) -> Address:
         database=int(options.get("db", 0)),
         username=options.get("username"),
         password=options.get("password"),
-        tls=url.startswith("rediss://"),
+        tls=scheme.startswith("rediss"),
         tls_options=tuple((name, value) for name, value in options.items() if name.startswith("ssl_")),
+        sentinels=sentinels,
     )
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import hiredis
 
-from headrace.errors import CommandRefused, ConnectionLost, PoolClosed
+from headrace.errors import CommandRefused, ConnectionLost, HeadraceError, PoolClosed
+from headrace.pool.sockets import tune
 from headrace.resp import pack_command
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 MAX_OUTSTANDING: Final = 100_000
 #: Error codes of a server that will be ready later.
 NOT_READY: Final = frozenset({"LOADING", "MASTERDOWN", "BUSY", "CLUSTERDOWN", "TRYAGAIN", "MISCONF"})
+#: Error codes of a server that takes no writes, or none any more: it is a replica, or a primary that lost its replicas
+#: and so may have been replaced. UNBLOCKED ends a blocking call when a primary becomes a replica.
+NO_PRIMARY: Final = ("READONLY", "MASTERDOWN", "NOREPLICAS", "UNBLOCKED")
 
 
 class ServerReplyError(Exception):
@@ -37,6 +41,59 @@ class ServerReplyError(Exception):
         super().__init__(text)
         self.text = text
         self.code = text.split(" ", 1)[0]
+
+
+class ReplyErrors:
+    """Make the errors of one connection's replies, and remember when one says that the server is no primary.
+
+    Attributes:
+        no_primary: Text of the first such reply; empty while there was none.
+    """
+
+    __slots__ = ("no_primary",)
+
+    def __init__(self) -> None:
+        self.no_primary = ""
+
+    def __call__(self, text: str) -> ServerReplyError:
+        """Make an error of one reply."""
+        error = ServerReplyError(text)
+        # Why: what a script's own call raised stands first (Valkey, Redis 7), or behind a dash in the text (Redis 6.2).
+        if not self.no_primary and (error.code in NO_PRIMARY or any(f"-{code} " in text for code in NO_PRIMARY)):
+            self.no_primary = text
+        return error
+
+
+def new_reader(errors: Callable[[str], Exception] = ServerReplyError) -> hiredis.Reader:
+    """Return a parser of replies that makes errors of error replies, and raises ConnectionLost at what is no reply."""
+    return hiredis.Reader(protocolError=ConnectionLost, replyError=errors)
+
+
+def login_error(address: Address, replies: Sequence[Any]) -> HeadraceError | None:
+    """Return why a connection cannot be used, from the replies to the handshake of its address, or None.
+
+    It is ConnectionLost when a later attempt may do better, else CommandRefused.
+    """
+    refused = next((reply for reply in replies if isinstance(reply, ServerReplyError)), None)
+    if refused is not None:
+        text = f"{address} refused the connection: {refused.text}. "
+        if refused.code in NOT_READY or "max number of clients" in refused.text:
+            return ConnectionLost(text + "It is tried again.")
+        user = "sentinel_username and sentinel_password" if address.is_sentinel else "the user and password"
+        return CommandRefused(text + f"Check {user} in REDIS_URL.")
+    if address.is_primary:
+        hello = replies[0]
+        role = hello.get(b"role") if isinstance(hello, dict) else None
+        if role != b"master":
+            said = "tells no role" if role is None else f"has the role '{role.decode()}'"
+            return ConnectionLost(f"{address} {said}, so it is not the primary. The sentinels are asked again.")
+    return None
+
+
+def no_primary_error(address: Address, said: str) -> ConnectionLost:
+    """Return the error that ends the calls on a connection to what is no primary."""
+    text = f"{address} takes no writes: {said.rstrip('.')}. "
+    return ConnectionLost(text + "The connection is made anew. Check that REDIS_URL leads to the primary.")
 
 
 class _Flight:
@@ -72,7 +129,8 @@ class Connection(asyncio.Protocol):
         self.name = name
         self._on_push = on_push
         self._on_lost = on_lost
-        self._reader = hiredis.Reader(protocolError=ConnectionLost, replyError=ServerReplyError)
+        self._errors = ReplyErrors()
+        self._reader = new_reader(self._errors)
         self._flights: deque[_Flight] = deque()
         self._outstanding = 0
         self._transport: asyncio.Transport | None = None
@@ -96,7 +154,8 @@ class Connection(asyncio.Protocol):
             timeout: Longest time for all of it in seconds, 0 < timeout <= 600.
 
         Raises:
-            ConnectionLost: The server could not be reached in time, or is not ready yet.
+            ConnectionLost: The server could not be reached in time, is not ready yet, or is a replica although the
+                address wants a primary.
             CommandRefused: The server refused the login.
         """
         address = self.address
@@ -115,13 +174,10 @@ class Connection(asyncio.Protocol):
         except BaseException:
             self.abort()
             raise
-        refused = next((reply for reply in replies if isinstance(reply, ServerReplyError)), None)
+        refused = login_error(address, replies)
         if refused is not None:
             self.abort()
-            text = f"{address} refused the connection: {refused.text}. "
-            if refused.code in NOT_READY or "max number of clients" in refused.text:
-                raise ConnectionLost(text + "It is tried again.") from refused
-            raise CommandRefused(text + "Check the user and password in REDIS_URL.") from refused
+            raise refused
 
     def send(self, payload: bytes, count: int, handler: Callable[[list[Any] | Exception], None]) -> None:
         """Send packed commands; call `handler` with the list of replies, or with the error that ended them.
@@ -191,6 +247,9 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport from the loop."""
         self._transport = cast("asyncio.Transport", transport)
+        connected = transport.get_extra_info("socket")
+        if connected is not None:
+            tune(connected)
         self._closed = asyncio.get_running_loop().create_future()
 
     def data_received(self, data: bytes) -> None:
@@ -209,14 +268,14 @@ class Connection(asyncio.Protocol):
                     flight.replies.append(reply)
                     self._outstanding -= 1
                     if len(flight.replies) == flight.count:
+                        if self._errors.no_primary:
+                            self._leave()
+                            return
                         flights.popleft()
                         flight.handler(flight.replies)
                 reply = reader.gets()
         except ConnectionLost as error:
-            transport, self._transport = self._transport, None
-            self._break(ConnectionLost(f"{self.address} sent what is no reply on '{self.name}': {error}."))
-            if transport is not None:
-                transport.abort()
+            self._drop(ConnectionLost(f"{self.address} sent what is no reply on '{self.name}': {error}."))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End all batches under way and tell the owner."""
@@ -229,6 +288,16 @@ class Connection(asyncio.Protocol):
             self._break(ConnectionLost(text + ". It is opened again."))
         if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
+
+    def _leave(self) -> None:
+        """Drop a connection to what is no primary; the calls under way end as at a cut, the refused one among them."""
+        self._drop(no_primary_error(self.address, self._errors.no_primary))
+
+    def _drop(self, error: ConnectionLost) -> None:
+        transport, self._transport = self._transport, None
+        self._break(error)
+        if transport is not None:
+            transport.abort()
 
     def _break(self, error: ConnectionLost) -> None:
         self._fail(error)

@@ -8,14 +8,15 @@ again) and the next call opens the connection anew.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from headrace.census import Kind
 from headrace.errors import ConnectionLost, HeadraceError, PoolClosed
+from headrace.pool.backoff import Backoff
 from headrace.pool.connection import Connection
+from headrace.pool.lanes import Lane
+from headrace.pool.sentinel import locate
 from headrace.resp import pack_command
 
 if TYPE_CHECKING:
@@ -24,21 +25,10 @@ if TYPE_CHECKING:
     from headrace.census import Census, Entry
     from headrace.pool.address import Address
 
-#: Back-off between attempts to open, seconds: full jitter up to 20 ms, 40 ms ... and never above 500 ms.
-#: Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015 (full jitter).
-BACKOFF_FIRST: Final = 0.02
-BACKOFF_MOST: Final = 0.5
-#: Longest time of one attempt to open, seconds.
+__all__ = ["OPEN_TIMEOUT", "Lane", "Link"]
+
+#: Longest time of one attempt to open, seconds; sentinels add `headrace.pool.sentinel.LOCATE_TIMEOUT`.
 OPEN_TIMEOUT: Final = 5.0
-
-
-class Lane(StrEnum):
-    """A reserved share of the pool."""
-
-    CONTROL = "control"
-    BLOCKING = "blocking"
-    JOBS = "jobs"
-    USER = "user"
 
 
 class Link:
@@ -89,12 +79,18 @@ class Link:
         self._confirmed: set[str] = set()
         self._connection: Connection | None = None
         self._opening: asyncio.Task[Connection] | None = None
+        self._backoff = Backoff()
         self._closed = False
 
     @property
     def is_open(self) -> bool:
         """Whether a connection is there."""
         return self._connection is not None
+
+    @property
+    def place(self) -> Address | None:
+        """Where the open connection leads: with sentinels, the primary that they named."""
+        return None if self._connection is None else self._connection.address
 
     @property
     def is_opening(self) -> bool:
@@ -185,48 +181,49 @@ class Link:
             raise
 
     async def _reopen(self) -> Connection:
-        wait = BACKOFF_FIRST
+        self._backoff.begin()
         try:
             # Why: bounded by those who wait; the loop ends when the last of them gave up. Channels wait for good.
             while True:
-                connection = Connection(
-                    self.address, name=self.name, on_push=self._pushed if self._on_push else None, on_lost=self._lost
-                )
+                await asyncio.sleep(self._backoff.next_wait())
                 try:
-                    wanted = await self._connect(connection)
+                    connection, wanted = await self._connect()
                 except (ConnectionLost, TimeoutError) as error:
                     self.failed_total += 1
                     self._note_error(error.__cause__ or error)
-                    connection.abort()
+                    self.address.doubt()
                     if not self.waiting and not self._channels:
                         raise
-                    await asyncio.sleep(random.uniform(0, wait))  # noqa: S311 - jitter, no secret
-                    wait = min(BACKOFF_MOST, wait * 2)
                     continue
                 self._connection = connection
                 self._confirmed = set(wanted)
                 self._entry = self._census.add(Kind.CONNECTION, self.name, self.owner)
                 self.opened_total += 1
+                self._backoff.opened()
                 if self.opened_total > 1 and self._on_reopen is not None:
                     self._on_reopen()
                 return connection
         finally:
             self._opening = None
 
-    async def _connect(self, connection: Connection) -> list[str]:
-        """Open a connection, subscribe it, and return its channels."""
-        await connection.open(timeout=OPEN_TIMEOUT)
-        wanted = sorted(self._channels)
+    async def _connect(self) -> tuple[Connection, list[str]]:
+        """Find the server, open a connection, subscribe it, and return it with its channels."""
+        place = await locate(self.address)
+        connection = Connection(
+            place, name=self.name, on_push=self._pushed if self._on_push else None, on_lost=self._lost
+        )
         try:
+            await connection.open(timeout=OPEN_TIMEOUT)
+            wanted = sorted(self._channels)
             if wanted:
                 subscribe = pack_command("SUBSCRIBE", *wanted) + pack_command("PING")
                 await asyncio.wait_for(connection.submit(subscribe, 1), OPEN_TIMEOUT)
-        except asyncio.CancelledError:
+        except BaseException:
             connection.abort()
             raise
         if not connection.is_open:
-            raise ConnectionLost(f"{self.address} closed the connection '{self.name}' at once. It is tried again.")
-        return wanted
+            raise ConnectionLost(f"{place} closed the connection '{self.name}' at once. It is tried again.")
+        return connection, wanted
 
     def _pushed(self, message: list[Any]) -> None:
         if self._on_push is not None and message[0] == b"message":

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
-import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-import hiredis
-
-from headrace.errors import CommandRefused, ConnectionLost, PoolClosed
-from headrace.pool.connection import NOT_READY, ServerReplyError
-from headrace.pool.link import BACKOFF_FIRST, BACKOFF_MOST, OPEN_TIMEOUT
-from headrace.resp import pack_command
+from headrace.errors import ConnectionLost, PoolClosed
+from headrace.pool.backoff import Backoff
+from headrace.pool.connection import ReplyErrors, login_error, new_reader, no_primary_error
+from headrace.pool.link import OPEN_TIMEOUT
+from headrace.pool.sentinel import locate_sync
+from headrace.pool.sockets import exchange, exchange_all, open_socket
 
 if TYPE_CHECKING:
+    import socket
+
     from headrace.pool.address import Address
 
 
@@ -32,8 +32,10 @@ class SyncLink:
         self.name = name
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
-        self._reader = self._new_reader()
+        self._errors = ReplyErrors()
+        self._reader = new_reader(self._errors)
         self._pid = os.getpid()
+        self._backoff = Backoff()
         self._closed = False
 
     def roundtrip(self, payload: bytes, count: int, *, timeout: float = 30.0) -> list[Any]:
@@ -58,8 +60,10 @@ class SyncLink:
                 f"{self.address} was busy with another thread's call for {timeout:g} s on '{self.name}'."
             )
         try:
-            self._open(deadline)
-            return self._exchange(payload, count, deadline)
+            return self._call(payload, count, deadline)
+        except ConnectionLost:
+            self._drop()
+            raise
         except OSError as error:
             self._drop()
             text = f"{self.address} did not answer on '{self.name}': {str(error) or type(error).__name__}"
@@ -76,70 +80,46 @@ class SyncLink:
         self._closed = True
         self._drop()
 
-    def _open(self, deadline: float) -> None:
+    def _call(self, payload: bytes, count: int, deadline: float) -> list[Any]:
+        connected = self._open(deadline)
+        replies = exchange(connected, self._reader, payload, count, deadline)
+        if self._errors.no_primary:
+            raise no_primary_error(self.address, self._errors.no_primary)
+        return replies
+
+    def _open(self, deadline: float) -> socket.socket:
         if self._closed:
             raise PoolClosed(f"The link '{self.name}' to {self.address} is closed. Open the app again.")
-        wait = BACKOFF_FIRST
+        if self._socket is None:
+            self._backoff.begin()
         while self._socket is None:
+            # Why: also before a first attempt, when the connection before it broke soon after it was made.
+            time.sleep(max(0.0, min(self._backoff.next_wait(), deadline - time.monotonic())))
             try:
                 self._connect(deadline)
             except OSError:
                 self._drop()
-                if time.monotonic() + wait >= deadline:
+                if time.monotonic() >= deadline:
                     raise
-                time.sleep(random.uniform(0, wait))  # noqa: S311 - jitter, no secret
-                wait = min(BACKOFF_MOST, wait * 2)
+        return self._socket
 
     def _connect(self, deadline: float) -> None:
-        address = self.address
-        timeout = max(0.001, min(OPEN_TIMEOUT, deadline - time.monotonic()))
-        if address.path is not None:
-            connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self._socket = connected
-            connected.settimeout(timeout)
-            connected.connect(address.path)
-        else:
-            connected = self._socket = socket.create_connection((address.host, address.port), timeout)
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            context = address.ssl_context()
-            if context is not None:
-                self._socket = context.wrap_socket(connected, server_hostname=address.host)
-        self._reader = self._new_reader()
-        commands = address.handshake(self.name)
-        replies = self._exchange(b"".join(pack_command(*command) for command in commands), len(commands), deadline)
-        for reply in replies:
-            if isinstance(reply, ServerReplyError):
-                if reply.code in NOT_READY or "max number of clients" in reply.text:
-                    raise ConnectionLost(f"{address} is not ready: {reply.text}.")
-                self._drop()
-                text = f"{address} refused the connection: {reply.text}. Check the user and password in REDIS_URL."
-                raise CommandRefused(text) from reply
-
-    def _exchange(self, payload: bytes, count: int, deadline: float) -> list[Any]:
-        connected = self._socket
-        if connected is None:
-            raise ConnectionLost(f"The connection '{self.name}' to {self.address} is not open.")
-        connected.settimeout(max(0.001, deadline - time.monotonic()))
-        connected.sendall(payload)
-        replies: list[Any] = []
-        while len(replies) < count:
-            reply = self._reader.gets()
-            if reply is False:
-                connected.settimeout(max(0.001, deadline - time.monotonic()))
-                data = connected.recv(65_536)
-                if not data:
-                    raise ConnectionResetError("the server closed the connection")
-                self._reader.feed(data)
-            else:
-                replies.append(reply)
-        return replies
+        place = locate_sync(self.address)
+        try:
+            self._socket = open_socket(place, max(0.001, min(OPEN_TIMEOUT, deadline - time.monotonic())))
+            self._errors = ReplyErrors()
+            self._reader = new_reader(self._errors)
+            replies = exchange_all(self._socket, self._reader, place.handshake(self.name), deadline)
+            refused = login_error(place, replies)
+            if refused is not None:
+                raise refused
+        except OSError:
+            self.address.doubt()
+            raise
+        self._backoff.opened()
 
     def _drop(self) -> None:
         connected, self._socket = self._socket, None
         if connected is not None:
             with contextlib.suppress(OSError):
                 connected.close()
-
-    @staticmethod
-    def _new_reader() -> hiredis.Reader:
-        return hiredis.Reader(protocolError=ConnectionLost, replyError=ServerReplyError)
