@@ -72,7 +72,9 @@ class Histogram:
             self.zeros += 1
             return
         self.total += seconds
-        self.longest = max(self.longest, seconds)
+        # Measured: a comparison costs a third of a call of `max`.
+        if seconds > self.longest:  # noqa: PLR1730 - the hot path
+            self.longest = seconds
         length = microseconds.bit_length()
         # Why: below eight microseconds each has its own bucket; above, the three bits after the first tell the step.
         index = microseconds if microseconds < STEPS else ((length - 3) << 3) | ((microseconds >> (length - 4)) & 7)

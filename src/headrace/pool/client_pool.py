@@ -223,7 +223,7 @@ class ConnectionPool(redis.asyncio.ConnectionPool):
             UsageError: It was not acquired from this pool, or was released before.
         """
         core = self._core
-        if connection in core.reauth:
+        if core.reauth and connection in core.reauth:
             await self._log_in_again(connection)
         core.release(connection)
         if self._listener is not None:

@@ -7,9 +7,9 @@ for those who wait with one alarm of the clock, and refuses a second event loop.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
-import weakref
 from typing import TYPE_CHECKING, Final
 
 from redis.exceptions import RedisError
@@ -107,13 +107,15 @@ class Core:
         self._opening: Opening | None = None
         self._upkeep: Upkeep | None = None
         self._alarm: Alarm | None = None
+        #: When the alarm comes, in time of the monotonic clock.
+        self._watched = math.inf
         # Bounded by the maximum, both: one for each open connection, one for each that is being closed.
         self._entries: dict[AbstractConnection, Entry] = {}
         self._closings: set[asyncio.Task[None]] = set()
-        # Connections of the parent that a forked child may still release; weak, so bounded by what holds them.
-        self._foreign: weakref.WeakSet[AbstractConnection] = weakref.WeakSet()
-        #: Connections in use that log in anew before somebody else gets them.
-        self.reauth: weakref.WeakSet[AbstractConnection] = weakref.WeakSet()
+        # Connections of the parent that a forked child may still release; bounded by what was open at the fork.
+        self._foreign: set[AbstractConnection] = set()
+        #: Connections in use that log in anew before somebody else gets them; each leaves with its release.
+        self.reauth: set[AbstractConnection] = set()
         watch_forks(self)
 
     # The loop
@@ -137,6 +139,7 @@ class Core:
                 "loop, or call `await pool.aclose()` in the old loop and `await pool.start()` in the new one."
             )
         self.loop = loop
+        self._watched = math.inf
         census = self._census = self._census or Census()
         clock = self._clock or clock_of(loop)
         self._alarm = clock.alarm("end waits", self._expire, owner=f"pool {self.name}")
@@ -235,11 +238,11 @@ class Core:
         """Take a connection back; one that is broken or marked is closed, and its place is free."""
         now = time.monotonic()
         connected = connection.is_connected
-        if connection in self._foreign:
+        if self._foreign and connection in self._foreign:
             self._foreign.discard(connection)
             return
         usable = connected and not self.closed and not connection.should_reconnect()  # type: ignore[no-untyped-call]  # redis-py has no types here
-        member = self.ledger.give_back(connection, now, usable=usable, verified=connection not in self.reauth)
+        member = self.ledger.give_back(connection, now, usable=usable)
         if member is not None:
             if not connected:
                 # Why: what broke it may have broken those that are idle.
@@ -316,15 +319,15 @@ class Core:
 
     def _watch(self, when: float) -> None:
         """Wake at a time of the monotonic clock, or sooner."""
-        if self._alarm is None or self.loop is None:
+        if when >= self._watched or self._alarm is None or self.loop is None:
             return
+        self._watched = when
         # The loop's clock may be another than the monotonic one.
-        due = self.loop.time() + (when - time.monotonic())
-        if self._alarm.when is None or due < self._alarm.when:
-            self._alarm.set(due)
+        self._alarm.set(self.loop.time() + (when - time.monotonic()))
 
     def _expire(self) -> None:
         now = time.monotonic()
+        self._watched = math.inf
         for book, waiter in self.ledger.expire(now):
             # Why: a lane whose share is used up is full; one that is not waits for the server.
             opening = self._opening.last_error if self._opening is not None and book.used < book.share else None

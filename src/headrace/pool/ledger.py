@@ -117,6 +117,8 @@ class Ledger(Generic[C]):
         self.closing = 0
         #: Places given to what is no connection of this ledger, such as the links of an app.
         self.reserved = 0
+        # Invariant: the sum of the five above.
+        self._places = 0
         self.waiting = 0
         self.opened_total = self.closed_total = self.failed_total = self.timeouts_total = self.calls_total = 0
         # Bounded: MOST_ERROR_CLASSES and one more.
@@ -130,7 +132,7 @@ class Ledger(Generic[C]):
     @property
     def total(self) -> int:
         """Places in use: connections that are open, being opened or being closed, and reserved ones."""
-        return len(self.idle) + len(self.leased) + self.opening + self.closing + self.reserved
+        return self._places
 
     # Taking and giving back
 
@@ -161,14 +163,13 @@ class Ledger(Generic[C]):
         self.waiting -= 1
         return True
 
-    def give_back(self, connection: C, now: float, *, usable: bool, verified: bool = True) -> Member[C] | None:
+    def give_back(self, connection: C, now: float, *, usable: bool) -> Member[C] | None:
         """End a lease, and serve those who wait.
 
         Args:
             connection: What was leased.
             now: The time.
             usable: Whether somebody else may have it.
-            verified: Whether it need not be checked before.
 
         Returns:
             A member that the caller has to close, and then report by `closed`; None when it went on.
@@ -187,11 +188,10 @@ class Ledger(Generic[C]):
         self.calls_total += 1
         member.owner = member.place = None
         member.reported = False
-        if not usable or now >= member.expires or self.total + 1 > self.maximum:
+        if not usable or now >= member.expires or self._places > self.maximum:
             self.closing += 1
             return member
-        member.idle_since = now
-        member.verified = now if verified else 0.0
+        member.idle_since = member.verified = now
         self.idle.append(member)
         if self.waiting:
             self.serve(now)
@@ -240,6 +240,8 @@ class Ledger(Generic[C]):
 
     def openings_wanted(self) -> int:
         """Return how many more connections should be opened now, within the maximum."""
+        if self._places >= self.maximum:
+            return 0
         entitled = sum(min(len(book.waiters), book.share - book.used) for book in self.lanes.values())
         total = self.total
         open_soon = len(self.idle) + self.opening
@@ -252,18 +254,19 @@ class Ledger(Generic[C]):
 
     def is_full(self) -> bool:
         """Tell whether no place is left."""
-        return self.total >= self.maximum
+        return self._places >= self.maximum
 
     def open_began(self) -> None:
         """Count a connection that is being opened."""
         self.opening += 1
+        self._places += 1
 
     def opened(self, connection: C, now: float, expires: float) -> Member[C] | None:
         """Enter a connection that was opened; returns it when it is not wanted any more and has to be closed."""
         self.opening -= 1
         self.opened_total += 1
         member = Member(connection, now=now, expires=expires)
-        if self.total + 1 > self.maximum:
+        if self._places > self.maximum:
             self.closing += 1
             return member
         self.idle.append(member)
@@ -273,6 +276,7 @@ class Ledger(Generic[C]):
     def open_failed(self, error: BaseException) -> None:
         """Count a connection that could not be opened."""
         self.opening -= 1
+        self._places -= 1
         self.failed_total += 1
         self.count_error(error)
 
@@ -303,6 +307,7 @@ class Ledger(Generic[C]):
     def closed(self) -> None:
         """Count a connection that has been closed; its place is free."""
         self.closing -= 1
+        self._places -= 1
         self.closed_total += 1
 
     # Places without a connection of this ledger
@@ -315,6 +320,7 @@ class Ledger(Generic[C]):
         book.used += 1
         book.reserved += 1
         self.reserved += 1
+        self._places += 1
         return True
 
     def unreserve(self, lane: Lane) -> None:
@@ -322,11 +328,13 @@ class Ledger(Generic[C]):
         self.lanes[lane].used -= 1
         self.lanes[lane].reserved -= 1
         self.reserved -= 1
+        self._places -= 1
 
     def forget(self) -> None:
         """Forget all connections and waits, in a forked child; they are the parent's."""
         self.idle, self.leased = [], {}
         self.opening = self.closing = self.waiting = 0
+        self._places = self.reserved
         for book in self.lanes.values():
             book.waiters.clear()
             book.used = book.reserved
