@@ -42,6 +42,7 @@ class Link:
         owner: Who asked for the link.
         on_push: Called with each message of a subscribed channel: channel and data.
         on_reopen: Called each time the connection was opened again after a break.
+        on_lost: Called each time an open connection broke.
         on_roundtrip: Called with the seconds of each call that got its replies, the wait for a connection included.
         on_error: Called with the name of a class: for each call that failed, that of its error; for each opening that
             failed, that of its cause, such as ConnectionRefusedError.
@@ -57,6 +58,7 @@ class Link:
         owner: str,
         on_push: Callable[[bytes, bytes], None] | None = None,
         on_reopen: Callable[[], None] | None = None,
+        on_lost: Callable[[], None] | None = None,
         on_roundtrip: Callable[[float], None] | None = None,
         on_error: Callable[[str], None] | None = None,
     ) -> None:
@@ -74,6 +76,7 @@ class Link:
         self._entry: Entry | None = None
         self._on_push = on_push
         self._on_reopen = on_reopen
+        self._on_lost = on_lost
         #: Channels that the open connection is subscribed to, and those it is to be, each bounded by the queues served.
         self._channels: set[str] = set()
         self._confirmed: set[str] = set()
@@ -243,6 +246,8 @@ class Link:
         if self._channels and not self._closed and self._opening is None:
             # Why: nobody may have a call to make, while the messages of the channels are awaited all the same.
             _ = self._start_opening()
+        if self._on_lost is not None and not self._closed:
+            self._on_lost()
 
     def _note_error(self, error: BaseException) -> None:
         if self.on_error is not None:

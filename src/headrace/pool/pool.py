@@ -63,6 +63,7 @@ class Pool:
         owner: str,
         on_push: Callable[[bytes, bytes], None] | None = None,
         on_reopen: Callable[[], None] | None = None,
+        on_lost: Callable[[], None] | None = None,
         address: Address | None = None,
     ) -> Link:
         """Return a new link; it opens on first use and belongs to the caller until `release`.
@@ -88,6 +89,7 @@ class Pool:
             owner=owner,
             on_push=on_push,
             on_reopen=on_reopen,
+            on_lost=on_lost,
         )
         self._links.append(link)
         return link

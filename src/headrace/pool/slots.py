@@ -200,9 +200,9 @@ class Batch:
         self.left = list(range(len(self.commands)))
 
     @property
-    def is_spread(self) -> bool:
-        """Whether commands of more than one slot are in it, or have come in."""
-        return len({command.slot for command in self.commands if command.slot is not None}) > 1
+    def is_redirected(self) -> bool:
+        """Whether it is known of all that is left where it is to go."""
+        return all(index in self.asked or self.commands[index].slot in self.moved for index in self.left)
 
     def plan(self, slots: SlotMap, home: Place) -> list[Part]:
         """Part what is left by node; a command whose slot nobody serves is in no part.
