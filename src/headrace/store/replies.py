@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from headrace.errors import CommandRefused
+from headrace.errors import CommandRefused, ConnectionLost
 from headrace.keys import HIGHEST_PRIORITY
 from headrace.record import Failure, Outcome, Record, State, read_failures, read_outcome, read_record, read_state
 
@@ -80,7 +80,11 @@ def held_since_ms(hold: bytes) -> int:
 
 
 class WorkerFacts(msgspec.Struct, frozen=True):
-    """What a worker says of itself, once a minute. `seen` and `started` are seconds since 1970."""
+    """What a worker says of itself, once a minute. `seen` and `started` are seconds since 1970.
+
+    `settings` is the version of the fleet's settings that it has taken, `restart` what of it waits for a restart;
+    `refused` is a later version that it did not take, for the `reason`.
+    """
 
     host: str = ""
     pid: int = 0
@@ -88,6 +92,10 @@ class WorkerFacts(msgspec.Struct, frozen=True):
     concurrency: int = 0
     started: float = 0.0
     seen: float = 0.0
+    settings: int = 0
+    restart: list[str] = []
+    refused: int = 0
+    reason: str = ""
 
 
 _worker_facts = msgspec.msgpack.Decoder(WorkerFacts)
@@ -220,7 +228,9 @@ def parse_counts(reply: list[Any]) -> Counts:
 
 
 def refuse(reply: Any, what: str, where: str) -> None:
-    """Raise CommandRefused when a reply is an error; `where` names the server."""
+    """Raise CommandRefused when a reply is an error, or the ConnectionLost in its place; `where` names the server."""
+    if isinstance(reply, ConnectionLost):
+        raise reply
     if isinstance(reply, Exception):
         text = f"{where} refused {what}: {str(reply).rstrip('.')}"
         raise CommandRefused(text + ". Look at its log and memory, and at what else writes to its keys.") from reply

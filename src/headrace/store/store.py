@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from headrace.errors import OptionError
+from headrace.errors import ConnectionLost, OptionError
 from headrace.keys import QueueKeys, queues_key, workers_key
 from headrace.record import State, read_state
 from headrace.resp import pack_command
 from headrace.store import replies
+from headrace.store.box import Box, keys_of, slot_of
 from headrace.store.script import PreparedScript, load_scripts
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 ENQUEUE_CALL_JOBS = 1_000
 #: Queues whose packed calls are remembered; the longest unused one is forgotten first.
 MAX_PREPARED_QUEUES = 10_000
+#: Times that scripts are loaded for one call: in a cluster each node on its way may lack them.
+LOAD_ATTEMPTS = 3
 #: Waiting jobs of one priority that are compared to tell how many come before a job.
 RANK_JOBS = 10_000
 
@@ -48,8 +51,8 @@ class QueueCalls:
     __slots__ = ("_prepared", "keys", "letter", "names", "wake")
 
     def __init__(self, prefix: str, queue: str, letter: str | None) -> None:
-        self.keys = QueueKeys(prefix, queue)
-        self.letter = QueueKeys(prefix, letter or queue)
+        self.keys = keys_of(prefix, queue)
+        self.letter = keys_of(prefix, letter or queue)
         self.wake = self.keys.wake.encode()
         self._prepared: dict[str, PreparedScript] = {}
 
@@ -74,24 +77,38 @@ class Store:
         where: How the server is called in errors.
         keep_count: Cancelled jobs kept of a queue at most.
         keep: How long they are kept, seconds.
+        clustered: Whether the server is a cluster, in which one call reaches the keys of one hash tag only. Then the
+            dead of a queue that another queue takes lie in a `Box`.
     """
 
-    def __init__(self, prefix: str, *, where: str, keep_count: int = 10_000, keep: float = 604_800.0) -> None:
+    def __init__(
+        self,
+        prefix: str,
+        *,
+        where: str,
+        keep_count: int = 10_000,
+        keep: float = 604_800.0,
+        clustered: bool = False,
+    ) -> None:
         self.prefix = prefix
+        self.clustered = clustered
         self._keep = (keep_count, round(keep * 1000))
         self._where = where
         self._queues: dict[tuple[str, str | None], QueueCalls] = {}
 
     def queue(self, name: str, letter: str | None = None) -> QueueCalls:
-        """Return the packed calls of a queue.
+        """Return the packed calls of a queue; `letter` is the queue that takes its dead.
 
         Raises:
             OptionError: The name is empty, too long or holds a brace or white space.
         """
+        if letter is not None:
+            letter = self.letter_place(name, letter)
         calls = self._queues.get((name, letter))
         if calls is None:
             for each in (name, letter or name):
-                check_queue_name(each)
+                if not isinstance(each, Box):
+                    check_queue_name(each)
             if len(self._queues) >= MAX_PREPARED_QUEUES:
                 del self._queues[next(iter(self._queues))]
             calls = self._queues[name, letter] = QueueCalls(self.prefix, name, letter)
@@ -107,8 +124,10 @@ class Store:
             ConnectionLost: The connection broke; which calls took effect is unknown.
         """
         answers = await client.roundtrip(b"".join(payloads), len(payloads))
-        missing = _missing_scripts(answers)
-        if missing:
+        for _ in range(LOAD_ATTEMPTS):
+            missing = _missing_scripts(answers)
+            if not missing:
+                break
             again, loads = _with_loads(payloads, missing)
             late = await client.roundtrip(b"".join(again), len(again))
             _fill(answers, missing, late[loads:])
@@ -117,8 +136,10 @@ class Store:
     def run_sync(self, client: SyncClient, payloads: Sequence[bytes]) -> list[Any]:
         """Do what `run` does, from synchronous code."""
         answers = client.roundtrip(b"".join(payloads), len(payloads))
-        missing = _missing_scripts(answers)
-        if missing:
+        for _ in range(LOAD_ATTEMPTS):
+            missing = _missing_scripts(answers)
+            if not missing:
+                break
             again, loads = _with_loads(payloads, missing)
             _fill(answers, missing, client.roundtrip(b"".join(again), len(again))[loads:])
         return answers
@@ -199,10 +220,23 @@ class Store:
 
     async def survey(self, client: Client, queues: Sequence[str]) -> tuple[int, int, list[int]]:
         """Look at many queues at once; returns now, the earliest event (ms, 0: none), indexes with something to do."""
+        groups = self.slot_groups(queues)
+        answers = await self.run(client, [self._pack_survey(group) for group in groups])
+        # Why: a node that is away says nothing of the queues on the others; it is looked at again with the next survey.
+        known = [not isinstance(answer, ConnectionLost) for answer in answers]
+        now, first, hot = 0, 0, []
+        for group, reply, is_known in zip(groups, answers, known, strict=True):
+            if is_known:
+                replies.refuse(reply, "survey", self._where)
+                now, event = max(now, reply[0]), reply[1]
+                first = min(first or event, event or first)
+                hot += [queues.index(group[index]) for index in reply[2:]]
+        return now, first, hot
+
+    def _pack_survey(self, queues: Sequence[str]) -> bytes:
         names = ("levels", "delayed", "leases")
         keys = [QueueKeys(self.prefix, queue)[name] for queue in queues for name in names]
-        reply = await self.call(client, PreparedScript(load_scripts()["survey"], keys).pack(()), "survey")
-        return reply[0], reply[1], reply[2:]
+        return PreparedScript(load_scripts()["survey"], keys).pack(())
 
     async def mine(self, client: Client, queue: str, worker: str) -> dict[bytes, bytes]:
         """Return id -> hold of all that the server believes the worker to hold; at most 1,000 pages."""
@@ -295,6 +329,36 @@ class Store:
         """Return the names of all queues that were ever used, sorted."""
         reply = await self.call(client, pack_command("SMEMBERS", queues_key(self.prefix)), "SMEMBERS")
         return sorted(name.decode() for name in reply)
+
+    # Slots of a cluster
+
+    def slot_groups(self, queues: Sequence[str]) -> list[list[str]]:
+        """Part queues into those that one call can reach together: all of them on one server, a slot in a cluster."""
+        if not self.clustered:
+            return [list(queues)]
+        groups: dict[int, list[str]] = {}
+        for queue in queues:
+            groups.setdefault(slot_of(queue), []).append(queue)
+        return list(groups.values())
+
+    def letter_place(self, queue: str, letter: str) -> str:
+        """Return where the dead of a queue lie that a dead-letter queue takes: in it, or in a cluster in a `Box`."""
+        return letter if not self.clustered or letter == queue or isinstance(letter, Box) else Box(letter, queue)
+
+    async def places(self, client: Client, queue: str) -> list[str]:
+        """Return where the dead of a queue lie: in itself, and in a cluster in the boxes that it has too."""
+        if not self.clustered:
+            return [queue]
+        key = QueueKeys(self.prefix, queue)["sources"]
+        reply = await self.call(client, pack_command("SMEMBERS", key), "SMEMBERS")
+        return [queue, *(Box(queue, source.decode()) for source in sorted(reply))]
+
+    def pack_sources(self, queue: str, letters: Sequence[str]) -> list[bytes]:
+        """Pack what notes in a cluster that dead-letter queues take the dead of a queue; nothing on one server."""
+        if not self.clustered:
+            return []
+        keys = [QueueKeys(self.prefix, letter)["sources"] for letter in letters if letter != queue]
+        return [pack_command("SADD", key, queue) for key in keys]
 
 
 def check_queue_name(name: object) -> None:
