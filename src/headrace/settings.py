@@ -191,6 +191,29 @@ class Settings:
         "auto",
         "How the commands print log lines; auto is console on a terminal, else json.",
     )
+    health_interval: float = declare(
+        "MONITORING_HEALTH_INTERVAL_MS",
+        Milliseconds(1_000, 600_000),
+        10.0,
+        "Longest time without an answer of the server before a probe asks for one.",
+    )
+    health_latency: float = declare(
+        "HEADRACE_HEALTH_LATENCY_MS", Milliseconds(1, 60_000), 0.1, "Time of an answer above which the server is slow."
+    )
+    health_port: int = declare(
+        "HEADRACE_HEALTH_PORT",
+        Whole(0, 65_535),
+        0,
+        "Port on which a worker command answers /livez, /readyz and /healthz; 0 for none.",
+        change="local",
+    )
+    health_host: str = declare(
+        "HEADRACE_HEALTH_HOST",
+        Pattern(r"[A-Za-z0-9_.:-]{1,255}", "1..255 of A-Z a-z 0-9 _ . : -", "a host name or an address"),
+        "127.0.0.1",
+        "Address on which it does; 0.0.0.0 or :: for every one of the machine.",
+        change="local",
+    )
     memory_enabled: bool = declare(
         "MEMORY_OPTIMIZATION_ENABLED",
         Switch(),

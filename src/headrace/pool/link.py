@@ -72,6 +72,8 @@ class Link:
         self.failed_total = 0
         self.calls_total = 0
         self.waiting = 0
+        #: Why the latest attempt to open a connection failed; empty since one succeeded.
+        self.last_failure = ""
         self._census = census
         self._entry: Entry | None = None
         self._on_push = on_push
@@ -193,6 +195,7 @@ class Link:
                     connection, wanted = await self._connect()
                 except (ConnectionLost, TimeoutError) as error:
                     self.failed_total += 1
+                    self.last_failure = str(error) or type(error).__name__
                     self._note_error(error.__cause__ or error)
                     self.address.doubt()
                     if not self.waiting and not self._channels:
@@ -202,6 +205,7 @@ class Link:
                 self._confirmed = set(wanted)
                 self._entry = self._census.add(Kind.CONNECTION, self.name, self.owner)
                 self.opened_total += 1
+                self.last_failure = ""
                 self._backoff.opened()
                 if self.opened_total > 1 and self._on_reopen is not None:
                     self._on_reopen()
