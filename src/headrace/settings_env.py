@@ -29,6 +29,9 @@ URL_SCHEMES: Final = ("redis", "rediss", "unix")
 SENTINEL_SCHEMES: Final = ("redis+sentinel", "rediss+sentinel")
 SENTINEL_PORT: Final = 26_379
 MAX_SENTINELS: Final = 16
+CLUSTER_SCHEMES: Final = ("redis+cluster", "rediss+cluster")
+CLUSTER_PORT: Final = 6_379
+MAX_SEEDS: Final = 64
 
 # The digits are ASCII on purpose: int() and float() also take "1_000" and the digits of other scripts.
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
@@ -37,6 +40,7 @@ _SENTINEL_URL = re.compile(
     r"rediss?\+sentinel://([^/?#]*@)?(?P<hosts>[^/?#@]+)/(?P<service>[^/?#]+)(/(?P<database>[0-9]{0,4}))?(\?[^#]*)?",
     re.ASCII,
 )
+_CLUSTER_URL = re.compile(r"rediss?\+cluster://([^/?#]*@)?(?P<hosts>[^/?#@]+)(/0?)?(\?[^#]*)?", re.ASCII)
 _SENTINEL_HOST = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^\[\]:]+)(:(?P<port>[0-9]{1,5}))?", re.ASCII)
 
 
@@ -228,10 +232,13 @@ class Folder(Kind[Path]):
 class Url(Kind["str | None"]):
     """Address of a Redis or Valkey server, or None for the default server."""
 
-    bounds = "redis://, rediss://, unix://, redis+sentinel:// or rediss+sentinel://"
+    bounds = (
+        "redis://, rediss://, unix://, redis+sentinel://, rediss+sentinel://, redis+cluster:// or rediss+cluster://"
+    )
     expected = (
-        "redis://[user:password@]host[:port][/database], rediss://..., unix://[user:password@]/path or"
-        " redis+sentinel://[user:password@]host[:port],host[:port].../name[/database]"
+        "redis://[user:password@]host[:port][/database], rediss://..., unix://[user:password@]/path,"
+        " redis+sentinel://[user:password@]host[:port],host[:port].../name[/database] or"
+        " redis+cluster://[user:password@]host[:port],host[:port].../"
     )
     expected_value = expected
 
@@ -247,6 +254,9 @@ class Url(Kind["str | None"]):
             raise ValueError
         if value.partition("://")[0] in SENTINEL_SCHEMES:
             split_sentinel_url(value)
+            return value
+        if value.partition("://")[0] in CLUSTER_SCHEMES:
+            split_cluster_url(value)
             return value
         parts = urlsplit(value)
         if parts.scheme not in URL_SCHEMES or "://" not in value:
@@ -281,16 +291,37 @@ def split_sentinel_url(url: str) -> tuple[tuple[tuple[str, int], ...], str, int]
     found = _SENTINEL_URL.fullmatch(url)
     if found is None:
         raise ValueError("expected redis+sentinel://host:port,host:port/name-of-the-primary/database")
-    sentinels: list[tuple[str, int]] = []
-    for text in found["hosts"].split(","):
+    sentinels = _split_hosts(found["hosts"], SENTINEL_PORT, MAX_SENTINELS, "sentinel")
+    return sentinels, unquote(found["service"]), int(found["database"] or 0)
+
+
+def split_cluster_url(url: str) -> tuple[tuple[str, int], ...]:
+    """Return the nodes as host and port of a cluster URL; a cluster has database 0 alone.
+
+    Raises:
+        ValueError: The URL is malformed, or names more than `MAX_SEEDS`.
+
+    Example:
+        >>> split_cluster_url("redis+cluster://app:s3cret@10.0.0.5:7000,[::1]/")
+        (('10.0.0.5', 7000), ('::1', 6379))
+    """
+    found = _CLUSTER_URL.fullmatch(url)
+    if found is None:
+        raise ValueError("expected redis+cluster://host:port,host:port/ with database 0 or none")
+    return _split_hosts(found["hosts"], CLUSTER_PORT, MAX_SEEDS, "node")
+
+
+def _split_hosts(hosts: str, usual_port: int, most: int, what: str) -> tuple[tuple[str, int], ...]:
+    places: list[tuple[str, int]] = []
+    for text in hosts.split(","):
         place = _SENTINEL_HOST.fullmatch(text)
-        port = int(place["port"] or SENTINEL_PORT) if place is not None else 0
+        port = int(place["port"] or usual_port) if place is not None else 0
         if place is None or not 0 < port < 65_536:  # noqa: PLR2004 - the ports there are
-            raise ValueError(f"'{text}' is no host and port of a sentinel")
-        sentinels.append((place["host"].strip("[]"), port))
-    if len(sentinels) > MAX_SENTINELS:
-        raise ValueError(f"{len(sentinels)} sentinels are more than {MAX_SENTINELS}")
-    return tuple(sentinels), unquote(found["service"]), int(found["database"] or 0)
+            raise ValueError(f"'{text}' is no host and port of a {what}")
+        places.append((place["host"].strip("[]"), port))
+    if len(places) > most:
+        raise ValueError(f"{len(places)} {what}s are more than {most}")
+    return tuple(places)
 
 
 def mask_url(url: str) -> str:

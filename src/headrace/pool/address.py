@@ -1,4 +1,4 @@
-"""Where a server is and how to log in, read from one URL: a place, or the sentinels that know the place."""
+"""Where a server is and how to log in, read from one URL: a place, sentinels that know it, or nodes of a cluster."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Self
 from redis.connection import parse_url
 
 from headrace.errors import SettingError
-from headrace.settings_env import SENTINEL_SCHEMES, mask_url, split_sentinel_url
+from headrace.settings_env import CLUSTER_SCHEMES, SENTINEL_SCHEMES, mask_url, split_cluster_url, split_sentinel_url
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -49,6 +49,7 @@ class Address:
         sentinels: Who knows where the primary is, or None when the address is a place.
         is_sentinel: Whether it is the place of a sentinel.
         is_primary: Whether the server there has to be a primary; a replica is refused.
+        seeds: Host and port of some nodes of a cluster, the first of them the place itself; none of a single server.
     """
 
     host: str = "127.0.0.1"
@@ -62,6 +63,7 @@ class Address:
     sentinels: Sentinels | None = None
     is_sentinel: bool = False
     is_primary: bool = False
+    seeds: tuple[tuple[str, int], ...] = ()
 
     def __str__(self) -> str:
         """Return the address as a URL without credentials."""
@@ -71,8 +73,15 @@ class Address:
         if self.sentinels is not None:
             places = ",".join(f"{_bracketed(host)}:{port}" for host, port in self.sentinels.places)
             return f"{scheme}+sentinel://{places}/{self.sentinels.service}/{self.database}"
+        if self.seeds:
+            places = ",".join(f"{_bracketed(host)}:{port}" for host, port in self.seeds)
+            return f"{scheme}+cluster://{places}/"
         place = f"{scheme}://{_bracketed(self.host)}:{self.port}"
         return place if self.is_sentinel else f"{place}/{self.database}"
+
+    def node_at(self, host: str, port: int) -> Self:
+        """Return the address of a node of the cluster, with the credentials of this one."""
+        return replace(self, host=host, port=port, path=None, database=0, seeds=())
 
     def primary_at(self, host: str, port: int) -> Self:
         """Return the address of the primary that the sentinels of this one have named."""
@@ -132,7 +141,7 @@ class Address:
 
 
 def parse_address(url: str) -> Address:
-    """Read a redis://, rediss:// or unix:// URL, or a redis+sentinel:// or rediss+sentinel:// one.
+    """Read a redis://, rediss:// or unix:// URL, or one with +sentinel or +cluster and several places.
 
     `sentinel_username` and `sentinel_password` in the query log in to the sentinels; the user and password in front of
     the hosts are those of the server. TLS with its `ssl_...` options holds for both.
@@ -145,17 +154,24 @@ def parse_address(url: str) -> Address:
         'redis://db.example:6380/2'
         >>> str(parse_address("rediss+sentinel://user:secret@one:26379,two:26379/main/2?sentinel_password=other"))
         'rediss+sentinel://one:26379,two:26379/main/2'
+        >>> str(parse_address("redis+cluster://user:secret@one:7000,two/"))
+        'redis+cluster://one:7000,two:6379/'
     """
     given = url
     scheme, _, rest = url.partition("://")
     sentinels: Sentinels | None = None
+    seeds: tuple[tuple[str, int], ...] = ()
     try:
-        if scheme in SENTINEL_SCHEMES:
+        login, at, _ = rest.partition("/")[0].rpartition("@")
+        query = rest.partition("?")[2]
+        if scheme in CLUSTER_SCHEMES:
+            seeds = split_cluster_url(url)
+            options = dict(parse_url(f"{scheme.partition('+')[0]}://{login}{at}nodes/0?{query}"))  # type: ignore[no-untyped-call]  # redis-py has no types here
+            options["host"], options["port"] = seeds[0]
+        elif scheme in SENTINEL_SCHEMES:
             places, service, database = split_sentinel_url(url)
-            login, at, _ = rest.partition("/")[0].rpartition("@")
-            query = rest.partition("?")[2]
             url = f"{scheme.partition('+')[0]}://{login}{at}sentinels/{database}?{query}"
-            options = dict(parse_url(url))  # type: ignore[no-untyped-call]  # redis-py has no types here
+            options = dict(parse_url(url))  # type: ignore[no-untyped-call]  # as above
             name, password = options.get("sentinel_username"), options.get("sentinel_password")
             sentinels = Sentinels(places, service, name or None, password or None)
         else:
@@ -163,7 +179,7 @@ def parse_address(url: str) -> Address:
     except ValueError as error:
         shown = mask_url(given)
         text = f"REDIS_URL='{shown}': {str(error).rstrip('.')}. Write redis://host:port/db, rediss://host:port/db, unix:///path.sock"
-        text += " or redis+sentinel://host:port,host:port/name/db."
+        text += ", redis+sentinel://host:port,host:port/name/db or redis+cluster://host:port,host:port/."
         raise SettingError(text, variable="REDIS_URL", value=shown) from error
     return Address(
         host=options.get("host", "127.0.0.1"),
@@ -175,6 +191,7 @@ def parse_address(url: str) -> Address:
         tls=scheme.startswith("rediss"),
         tls_options=tuple((name, value) for name, value in options.items() if name.startswith("ssl_")),
         sentinels=sentinels,
+        seeds=seeds,
     )
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from headrace.errors import ConnectionLost, HeadraceError
@@ -99,7 +98,7 @@ class Cluster:
 
     def address_of(self, place: Place) -> Address:
         """Return the address of a node, with the credentials of the URL."""
-        return replace(self.pool.address, host=place.host, port=place.port, path=None, database=0)
+        return self.pool.address.node_at(*place)
 
     async def check(self) -> None:
         """Ask for the slot map, and have what may have gone unheard looked at again: a duty of the clock.
