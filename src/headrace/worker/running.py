@@ -210,6 +210,9 @@ class Running:
     def _reopened(self) -> None:
         for served in self.queues.values():
             served.hot = True
+            # Why: after a failover, or a restart on a file that lacks the last second, the server may believe that this
+            # worker still holds what it was told has ended; nobody else takes that back as long as the worker lives.
+            served.reconcile = True
         self.flights.kick()
 
     def _deadline_set(self, when: float) -> None:
