@@ -10,7 +10,6 @@ whoever decides by it therefore also asks for an amount that matters.
 from __future__ import annotations
 
 import math
-import statistics
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -78,7 +77,8 @@ def fit_slope(points: Sequence[tuple[float, float]]) -> Slope:
     last = math.ceil((len(slopes) + spread) / 2)
     low = slopes[first - 1] if first >= 1 else -math.inf
     high = slopes[last] if last < len(slopes) else math.inf
-    return Slope(statistics.median(slopes), low, high, count, max(times) - min(times))
+    middle = (slopes[(len(slopes) - 1) // 2] + slopes[len(slopes) // 2]) / 2
+    return Slope(middle, low, high, count, max(times) - min(times))
 
 
 class Series:

@@ -6,7 +6,6 @@ while several jobs ran is split evenly among them: with many at once the figures
 
 from __future__ import annotations
 
-import statistics
 from array import array
 from dataclasses import dataclass
 from typing import Final
@@ -64,11 +63,11 @@ class _Samples:
         return TaskMemory(
             task,
             self.count,
-            round(statistics.fmean(self.growth[:held])),
-            round(statistics.fmean(self.blocks[:held])),
+            round(sum(self.growth[:held]) / held),
+            round(sum(self.blocks[:held]) / held),
             footprints[min(held - 1, int(held * 0.95))],
             self.largest,
-            round(statistics.fmean(self.together[:held]), 2),
+            round(sum(self.together[:held]) / held, 2),
         )
 
 
