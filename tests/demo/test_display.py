@@ -12,7 +12,7 @@ from rich.console import Console
 from headrace.demo.app import Function
 from headrace.demo.display import LiveDisplay, PlainDisplay, describe_scene, draw_scene, print_report, write_svg
 from headrace.demo.scene import DemoReport, Kill, Moment, ProcessRow, Scene, Sum
-from headrace.pool.pool import PoolStats
+from headrace.pool.figures import PoolStats
 from headrace.queue import QueueStats
 
 if TYPE_CHECKING:
@@ -51,7 +51,18 @@ REPORT = DemoReport(
 def make_scene() -> Scene:
     stats = QueueStats(500, 0, 12, 1_200, 0, 0, False, 0.0, 0.0, 0.0, 0, 2, 0, 0)  # noqa: FBT003 - fourteen figures
     scene = Scene(jobs=1_790, what="the files", phase="jobs", completed=1_200, rate=344.0, queues={"files": stats})
-    scene.pool = PoolStats(100, 3, 1, 2, 0, 0, 3, 0, 900, {})
+    scene.pool = PoolStats(
+        name="app",
+        minimum=20,
+        maximum=100,
+        total=3,
+        active=1,
+        idle=2,
+        opening=0,
+        waiting=0,
+        opened_total=3,
+        calls_total=900,
+    )
     scene.processes = [
         ProcessRow("demo", 1, "collects", None, 50_000_000, 3),
         ProcessRow("worker 1", 2, "killed at 43 %", 812),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from headrace.demo.app import Function
-    from headrace.pool.pool import PoolStats
+    from headrace.pool.figures import PoolStats
     from headrace.queue import QueueStats
 
 

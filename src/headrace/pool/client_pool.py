@@ -122,12 +122,12 @@ class ConnectionPool(redis.asyncio.ConnectionPool):
     def max_connections(self, value: int) -> None:
         # The constructor of redis-py's pool sets what is set already.
         if value != self._core.ledger.maximum:
-            self._resize(value, min(self._core.ledger.minimum, value), None)
+            self._resize(value, min(self.min_connections, value), None)
 
     @property
     def min_connections(self) -> int:
         """Connections that are kept open."""
-        return self._core.ledger.minimum
+        return self._core.ledger.minimum or self._core.latent_minimum
 
     @property
     def _available_connections(self) -> list[AbstractConnection]:
@@ -303,7 +303,7 @@ class ConnectionPool(redis.asyncio.ConnectionPool):
         """
         ledger = self._core.ledger
         most = ledger.maximum if maximum is None else maximum
-        least = min(ledger.minimum, most) if minimum is None else minimum
+        least = min(ledger.minimum or self._core.latent_minimum, most) if minimum is None else minimum
         self._resize(most, least, lanes)
 
     def _resize(self, maximum: int, minimum: int, lanes: Mapping[str, int] | None) -> None:
@@ -312,6 +312,8 @@ class ConnectionPool(redis.asyncio.ConnectionPool):
         before = {lane: book.share for lane, book in core.ledger.lanes.items() if book.share}
         try:
             shares = parse_shares(lanes, maximum) if lanes else scale_shares(before, maximum)
+            if core.latent_minimum:
+                core.latent_minimum, minimum = minimum, 0
             core.ledger.resize(maximum, minimum, shares)
         except OptionError as error:
             raise ClientOptionError(str(error)) from error

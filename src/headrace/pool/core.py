@@ -104,6 +104,8 @@ class Core:
         self.stats = tell_stats
         self.loop: asyncio.AbstractEventLoop | None = None
         self.closed = False
+        #: A minimum that begins to hold with the first connection that is lent, or with `start`; then 0.
+        self.latent_minimum = 0
         self._opening: Opening | None = None
         self._upkeep: Upkeep | None = None
         self._alarm: Alarm | None = None
@@ -155,7 +157,9 @@ class Core:
             ClientUsageError: The pool belongs to another loop.
         """
         self.closed = False
+        self._wake_minimum()
         self.bind()
+        self.need()
         opening = self._opening
         if opening is None:
             return
@@ -171,6 +175,10 @@ class Core:
         """Open what is wanted by now."""
         if self._opening is not None:
             self._opening.need()
+
+    def _wake_minimum(self) -> None:
+        if self.latent_minimum:
+            self.ledger.minimum, self.latent_minimum = min(self.latent_minimum, self.ledger.maximum), 0
 
     # Acquire and release
 
@@ -222,6 +230,8 @@ class Core:
             raise pool_closed(self.name)
         wait = Wait(self.loop.create_future(), since, deadline)
         self.ledger.wait(book, wait, first=first)
+        if self.latent_minimum:
+            self._wake_minimum()
         self.need()
         self._watch(deadline)
         if book.used >= book.share and self._upkeep is not None:

@@ -29,7 +29,7 @@ class Lane(StrEnum):
 
 #: How the pool of an app is divided: percent of its maximum, at least one connection each, the rest to users. A worker
 #: needs one connection of each of the first three.
-APP_PERCENT: Final = {Lane.CONTROL: 5, Lane.BLOCKING: 10, Lane.JOBS: 10}
+APP_PERCENT: Final = {Lane.CONTROL: 10, Lane.BLOCKING: 15, Lane.JOBS: 15}
 
 
 def parse_shares(lanes: Mapping[str, int] | None, maximum: int) -> dict[Lane, int]:
@@ -75,7 +75,7 @@ def app_shares(maximum: int) -> dict[Lane, int]:
 
     Example:
         >>> {str(lane): share for lane, share in app_shares(100).items()}
-        {'control': 5, 'blocking': 10, 'jobs': 10, 'user': 75}
+        {'control': 10, 'blocking': 15, 'jobs': 15, 'user': 60}
         >>> {str(lane): share for lane, share in app_shares(4).items()}
         {'control': 1, 'blocking': 1, 'jobs': 1, 'user': 1}
     """

@@ -364,7 +364,10 @@ class Ledger(Generic[C]):
 
     def count_error(self, error: BaseException) -> None:
         """Count an error by its class."""
-        name = type(error).__name__
+        self.count_name(type(error).__name__)
+
+    def count_name(self, name: str) -> None:
+        """Count an error by the name of its class."""
         if name not in self.errors and len(self.errors) >= MOST_ERROR_CLASSES:
             name = "other"
         self.errors[name] = self.errors.get(name, 0) + 1

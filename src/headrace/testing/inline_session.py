@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from headrace.app import Headrace
+    from headrace.pool.address import Address
     from headrace.task import Batch
     from headrace.testing.inline_job import InlineJob
     from headrace.testing.memory import Memory
@@ -147,6 +148,8 @@ class _NoPool(Pool):
         owner: str,
         on_push: Callable[[bytes, bytes], None] | None = None,
         on_reopen: Callable[[], None] | None = None,
+        on_lost: Callable[[], None] | None = None,
+        address: Address | None = None,
     ) -> Link:
         """Refuse: a worker asks for links."""
         raise _no_server()
