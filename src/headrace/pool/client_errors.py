@@ -19,40 +19,55 @@ if TYPE_CHECKING:
     from headrace.pool.holders import Holder
 
 
-class ClientPoolTimeout(PoolTimeout, redis.exceptions.ConnectionError):
+class RedisTraits:
+    """What redis-py's errors carry beside their text; it reads the kind of an error for `repr` and its metrics."""
+
+    error_type = redis.exceptions.ExceptionType.NETWORK
+    status_code: str | None = None
+
+
+class ClientPoolTimeout(RedisTraits, PoolTimeout, redis.exceptions.ConnectionError):
     """Report that no connection came free in time; redis-py's pools raise a ConnectionError then."""
 
 
-class ClientPoolClosed(PoolClosed, redis.exceptions.ConnectionError):
+class ClientPoolClosed(RedisTraits, PoolClosed, redis.exceptions.ConnectionError):
     """Report that the pool closed before or during the call."""
 
 
-class ClientConnectionLost(ConnectionLost, redis.exceptions.ConnectionError):
+class ClientConnectionLost(RedisTraits, ConnectionLost, redis.exceptions.ConnectionError):
     """Report that no connection could be opened."""
 
 
-class ClientOpenTimeout(ConnectionLost, redis.exceptions.TimeoutError):
+class ClientOpenTimeout(RedisTraits, ConnectionLost, redis.exceptions.TimeoutError):
     """Report that the server did not answer while a connection was being opened."""
 
 
-class ClientServerLoading(ConnectionLost, redis.exceptions.BusyLoadingError):
+class ClientServerLoading(RedisTraits, ConnectionLost, redis.exceptions.BusyLoadingError):
     """Report that the server still loads its data."""
 
 
-class ClientLoginRefused(CommandRefused, redis.exceptions.AuthenticationError):
+class ClientLoginRefused(RedisTraits, CommandRefused, redis.exceptions.AuthenticationError):
     """Report that the server refused user or password."""
 
+    error_type = redis.exceptions.ExceptionType.AUTH
 
-class ClientCommandRefused(CommandRefused, redis.exceptions.ResponseError):
+
+class ClientCommandRefused(RedisTraits, CommandRefused, redis.exceptions.ResponseError):
     """Report that the server refused a command of the login."""
 
+    error_type = redis.exceptions.ExceptionType.SERVER
 
-class ClientUsageError(UsageError, redis.exceptions.RedisError):
+
+class ClientUsageError(RedisTraits, UsageError, redis.exceptions.RedisError):
     """Report a pool used in the wrong place."""
 
+    error_type = redis.exceptions.ExceptionType.SERVER
 
-class ClientOptionError(OptionError, redis.exceptions.RedisError):
+
+class ClientOptionError(RedisTraits, OptionError, redis.exceptions.RedisError):
     """Report an option outside its bounds."""
+
+    error_type = redis.exceptions.ExceptionType.SERVER
 
 
 def pool_timeout(
@@ -117,10 +132,10 @@ def open_error(name: str, error: Exception, away: float) -> Exception:
             built = ClientCommandRefused(text + "Check what the connection is set up with (database, protocol, name).")
         case redis.exceptions.TimeoutError() | TimeoutError():
             built = ClientOpenTimeout(text + since + "Check the server and the network to it.")
-        case redis.exceptions.RedisError() | OSError():
+        case redis.exceptions.ConnectionError() | OSError():
             built = ClientConnectionLost(text + since + "Check that the server runs and that the address is right.")
         case _:
-            # What the user's own login function or credential provider raised is the user's to handle.
+            # What the user's own login function or credential provider raised, or a wrong argument, is the user's.
             return error
     built.__cause__ = error
     return built

@@ -13,7 +13,8 @@ import random
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
-from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
+import redis.exceptions
+from redis.exceptions import AuthenticationError, AuthorizationError, ResponseError
 
 from headrace.pool.client_errors import open_error
 from headrace.pool.transport import abort
@@ -193,4 +194,4 @@ def is_final(error: Exception) -> bool:
     """Tell whether waiting cannot help: the login or the configuration is wrong."""
     if isinstance(error, AuthenticationError | AuthorizationError | ResponseError):
         return True
-    return not isinstance(error, RedisError | OSError | TimeoutError)
+    return not isinstance(error, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError | OSError)

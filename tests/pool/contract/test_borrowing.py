@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from headrace.errors import PoolClosed, PoolTimeout
+from headrace.errors import ConnectionLost, PoolClosed, PoolTimeout
 from tests.live import until
 from tests.pool.contract.subjects import DEADLINE, Subject, counts
 
@@ -119,6 +119,9 @@ async def test_a_wait_ends_with_an_error_after_the_timeout(subject: Subject, pla
 
     assert time.monotonic() - started >= 0.09
     assert isinstance(caught.value, PoolTimeout) is subject.ours
+    # redis-py reads these of every error of its own.
+    assert repr(caught.value).startswith("network:")
+    assert caught.value.status_code is None
     await subject.do(pool.release, first)
     assert await subject.do(pool.get_connection) is first
     await subject.do(pool.release, first)
@@ -237,13 +240,13 @@ async def test_a_reply_left_unread_never_reaches_the_next_borrower(
 
 
 async def test_a_failed_opening_gives_its_place_back(subject: Subject) -> None:
-    options = {"port": 1} if subject.name.startswith("redis") else {"port": 1, "timeout": 2}
-    pool = subject.pool(host="127.0.0.1", max_connections=1, **options)
+    options = {"reconnect_patience": 0.1} if subject.ours else {}
+    pool = subject.pool(host="127.0.0.1", port=1, max_connections=1, **options)
 
     for _ in range(3):
         with pytest.raises(redis.ConnectionError) as caught:
             await subject.do(pool.get_connection)
-        assert not isinstance(caught.value, PoolTimeout)
+        assert isinstance(caught.value, ConnectionLost) is subject.ours
 
     assert counts(pool)[1] == 0
 

@@ -115,7 +115,7 @@ async def test_a_provider_and_a_password_together_are_refused(subject: Subject, 
         await subject.do(pool.get_connection)
 
 
-async def test_re_auth_logs_idle_connections_in_at_once_and_used_ones_when_they_return(
+async def test_re_auth_logs_idle_connections_in_before_their_next_use_and_used_ones_when_they_return(
     subject: Subject, place: PrivateServer, user: str
 ) -> None:
     skip_what_redis_py_lacks(subject)
@@ -126,9 +126,11 @@ async def test_re_auth_logs_idle_connections_in_at_once_and_used_ones_when_they_
 
     await subject.do(pool.re_auth_callback, token(user, PASSWORD))
 
-    assert await whoami(subject, idle) == user
     assert await whoami(subject, used) == "default"
+    assert await subject.do(pool.get_connection) is idle
+    assert await whoami(subject, idle) == user
     await subject.do(pool.release, used)
+    assert await subject.do(pool.get_connection) is used
     assert await whoami(subject, used) == user
 
 
