@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 from headrace.census import Census
 from headrace.errors import OptionError, UsageError
 from headrace.events import EventBus
+from headrace.fleet.desk import Fleet
+from headrace.fleet.live import LiveSettings, Taken
 from headrace.ids import random_name
 from headrace.middleware import Hooks
 from headrace.options import Priority, TaskOptions, default_name
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from headrace.store.replies import Found
     from headrace.store.store import Store
     from headrace.task import Batch
+    from headrace.worker.host import Follower
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -74,6 +77,7 @@ class Headrace:
         self._session: Session | None = None
         self._opening: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         self._opened = 0
+        self._live: LiveSettings | None = None
         self._sync = SyncSide(lambda: self.settings, self)
 
     # Tasks
@@ -149,6 +153,11 @@ class Headrace:
         async with self._turn():
             if self._session is None:
                 self._session = await Session.open(self.settings, self._census, self, self.id)
+                try:
+                    await self._follow_fleet()
+                except BaseException:
+                    await self._close()
+                    raise
                 self.events.start()
             self._opened += 1
         return self
@@ -169,12 +178,21 @@ class Headrace:
         return self._opening[1]
 
     async def _close(self) -> None:
+        if self._live is not None:
+            await self._live.close()
+            self._live = None
         session, self._session = self._session, None
         if session is None:
             return
         await self.events.aclose()
         await session.close()
         self.close_sync()
+
+    async def _follow_fleet(self) -> None:
+        """Take the settings that are stored for the whole fleet, now and whenever they change."""
+        self._live = LiveSettings(self, self.id)
+        self._live.follow(self._open_session)
+        await self._live.start()
 
     def close_sync(self) -> None:
         """Close what `enqueue_sync` opened; it opens again on the next use."""
@@ -290,7 +308,7 @@ class Headrace:
 
         Args:
             queues: Names, or names with the most slots each may use; without any, the queues of all tasks.
-            concurrency: Slots; without one, the setting QUEUE_CONCURRENCY.
+            concurrency: Slots; without any, the setting QUEUE_CONCURRENCY, also when it changes.
             **options: Further options of `Worker`.
 
         Raises:
@@ -301,7 +319,7 @@ class Headrace:
         limits = (
             dict(queues) if isinstance(queues, dict) else dict.fromkeys(queues or self.tasks.queues() or ["default"])
         )
-        return Worker(self, limits, self.settings.queue_concurrency if concurrency is None else concurrency, **options)
+        return Worker(self, limits, concurrency, **options)
 
     def subscribe(self, event: str, callback: Callable[[Event], object], *, limit: int = 1024) -> Subscription:
         """Call back on events of this process: `job.completed`, `job.*`, `*`. Closed with the app.
@@ -337,6 +355,27 @@ class Headrace:
     def user(self) -> Link:
         """The user link of the open app; raises UsageError when it is not open."""
         return self._open_session.user
+
+    @property
+    def fleet(self) -> Fleet:
+        """The settings that are stored for all processes, to be read and changed; raises UsageError when not open."""
+        _ = self._open_session
+        return Fleet(self)
+
+    @property
+    def taken(self) -> Taken:
+        """What this app has taken of the settings of the fleet."""
+        return self._live.taken if self._live is not None else Taken()
+
+    def follow(self, follower: Follower) -> None:
+        """Tell a part of each change of the settings from now on; for workers."""
+        if self._live is not None:
+            self._live.follow(follower)
+
+    def unfollow(self, follower: Follower) -> None:
+        """Tell it no more."""
+        if self._live is not None:
+            self._live.unfollow(follower)
 
     @property
     def census_book(self) -> Census:

@@ -10,6 +10,7 @@ The branches follow what the caller can do about it::
     │   ├── RecordTooLarge       a record passes the size limit                          (ValueError)
     │   └── UsageError           a method was called in the wrong place or order         (RuntimeError)
     ├── SettingError         fix a setting                                            (ValueError)
+    │   └── SettingsConflict     another writer stored settings of the fleet meanwhile
     ├── WaitError            wait, or make room
     │   ├── PoolTimeout          no connection came free in time                         (TimeoutError)
     │   ├── PoolClosed           the pool closed before or during the call
@@ -75,7 +76,7 @@ class SettingError(HeadraceError, ValueError):
         variable: Name of the environment variable, or of the field for an argument; empty when no single one is wrong.
         value: The value as it was given, shortened, with passwords masked.
         expected: What is allowed.
-        source: Where the value came from: `argument`, `environment`, `.env` or `default`.
+        source: Where the value came from: `argument`, `environment`, `.env`, `fleet` or `default`.
     """
 
     def __init__(
@@ -86,6 +87,20 @@ class SettingError(HeadraceError, ValueError):
         self.value = value
         self.expected = expected
         self.source = source
+
+
+class SettingsConflict(SettingError):
+    """Report that the settings of the fleet were changed by another writer since this one looked; nothing was written.
+
+    Attributes:
+        expected_version: The version that this writer has seen.
+        found_version: The version that is the latest now.
+    """
+
+    def __init__(self, message: str, *, expected_version: int = 0, found_version: int = 0) -> None:
+        super().__init__(message, source="fleet")
+        self.expected_version = expected_version
+        self.found_version = found_version
 
 
 class WaitError(HeadraceError):

@@ -28,9 +28,10 @@ change them together. `p` stands for the prefix (setting HEADRACE_PREFIX), `q` f
     p:{q}:log:ID     list   log lines of one job, bounded, expiring
     p:queues         set    names of the queues that were ever used
     p:workers        hash   worker -> msgpack facts (host, pid, queues, started, seen); bounded by removal of the gone
+    p:settings       hash   number -> a version of the fleet's settings, last -> the latest number; 100 versions
 
 Channels (pub/sub): `p:{q}:control` tells workers of a queue to cancel a job, pause or resume; `p:inbox:APP` carries
-outcomes to an app that waits for them.
+outcomes to an app that waits for them; `p:settings` tells apps that the fleet's settings have changed.
 """
 
 from __future__ import annotations
@@ -83,6 +84,16 @@ def queues_key(prefix: str) -> str:
 def workers_key(prefix: str) -> str:
     """Return the key of the registry of workers."""
     return f"{prefix}:workers"
+
+
+def settings_key(prefix: str) -> str:
+    """Return the key of the settings that are stored for the whole fleet."""
+    return f"{prefix}:settings"
+
+
+def settings_channel(prefix: str) -> str:
+    """Return the channel that tells running apps of a change of these settings, and asks them for their figures."""
+    return f"{prefix}:settings"
 
 
 def inbox_channel(prefix: str, app_id: str) -> str:

@@ -43,14 +43,14 @@ class Sender:
     ) -> None:
         self._store = store
         self._desk = desk
-        self._timeout = timeout
+        self.timeout = timeout
         self._lease_ran_out = lease_ran_out
         self._where = where
         self._known: set[str] = set()
 
     async def send(self, link: Link, batch: Batch) -> list[Job[Any]]:
         """Send a batch; raises ConnectionLost or CommandRefused."""
-        timed = _Timed(link, self._timeout)
+        timed = _Timed(link, self.timeout)
         while batch.queue not in self._known:
             try:
                 await self._store.remember_queues(timed, (batch.queue,))
@@ -61,7 +61,7 @@ class Sender:
                 self._note(batch.queue)
         holders: list[str] = []
         for part in _parts(batch):
-            timed = _Timed(link, self._timeout)
+            timed = _Timed(link, self.timeout)
             resent = False
             while True:
                 payloads = self._pack(batch, part, resent=resent)
@@ -81,7 +81,7 @@ class Sender:
         """Send a batch from synchronous code; raises ConnectionLost or CommandRefused."""
         holders: list[str] = []
         for part in _parts(batch):
-            timed = _TimedSync(link, self._timeout)
+            timed = _TimedSync(link, self.timeout)
             resent = False
             while True:
                 payloads = self._pack(batch, part, resent=resent)

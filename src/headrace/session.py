@@ -102,6 +102,23 @@ class Session:
         if self._server is not None:
             await asyncio.to_thread(self._server.release)
 
+    async def retune(self, before: Settings, after: Settings) -> tuple[str, ...]:
+        """Take settings that have changed; a part of the app that follows them."""
+        self._settings = after
+        self.sender.timeout = after.redis_acquire_timeout
+        self.store.keep(after.keep_finished_count, after.keep_dead)
+        maximum, minimum = after.redis_max_connections, after.redis_min_connections
+        changed = (maximum, minimum) != (before.redis_max_connections, before.redis_min_connections)
+        if changed and isinstance(maximum, int):
+            await self.pool.resize(maximum=maximum, minimum=minimum)
+        return ()
+
+    async def announce(self) -> None:
+        """Tell nobody: an app is in no registry, its workers are."""
+
+    def figures(self) -> None:
+        """Tell nothing: the figures of the pool are read from the pool."""
+
     async def listen(self, channels: Iterable[str], callback: Callable[[str, bytes], None]) -> None:
         """Call back with channel and message of these control channels."""
         names = list(channels)

@@ -75,6 +75,13 @@ class Setting(Generic[T]):
             remedy = f"Correct the argument, or leave it out for {self.variable} or the default."
             raise self._error(self.field, given, self.kind.expected_value, source, remedy) from None
 
+    def write(self, value: T) -> str:
+        """Return a value as its variable would hold it, passwords masked; `none` when it has none."""
+        shown = self.kind.show(value)
+        if isinstance(shown, float) and shown.is_integer():
+            shown = int(shown)
+        return "none" if shown is None else str(shown)
+
     def _error(self, name: str, given: object, expected: str, source: Source, remedy: str) -> SettingError:
         value = self.kind.conceal(given)
         return SettingError(

@@ -110,6 +110,13 @@ async def setting(_: Stage) -> None:
     Headrace(settings={"queue_concurrency": 0})
 
 
+async def conflict(stage: Stage) -> None:
+    async with stage.app() as app:
+        base = await app.fleet.read()
+        await app.fleet.store({"QUEUE_CONCURRENCY": "5"}, base=base, author="ann")
+        await app.fleet.store({"QUEUE_CONCURRENCY": "7"}, base=base, author="bob")
+
+
 async def pool_timeout(stage: Stage) -> None:
     async with stage.app(redis_max_connections=4, redis_min_connections=0) as app, working(app):
         await app.worker().run()
@@ -271,6 +278,10 @@ TABLE: dict[type[HeadraceError], tuple[Callable[[Stage], Awaitable[None]], list[
         ["task 'mail'", "the limit is 1024", "pass its key, or raise HEADRACE_"],
     ),
     errors.UsageError: (usage, ["not open", "Use it inside `async with app:`"]),
+    errors.SettingsConflict: (
+        conflict,
+        ["at version 1, written by ann, no longer at version 0", "Look at `headrace config diff`, and repeat"],
+    ),
     errors.SettingError: (setting, ["queue_concurrency=0", "a whole number from 1 to 10000", "Correct the argument"]),
     errors.PoolTimeout: (pool_timeout, ["4 of 4 in use by", "worker (jobs)", "Raise REDIS_MAX_CONNECTIONS"]),
     errors.PoolClosed: (pool_closed, ["The app closed before the job had ended", "the job goes on"]),

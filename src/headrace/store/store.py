@@ -114,6 +114,10 @@ class Store:
             calls = self._queues[name, letter] = QueueCalls(self.prefix, name, letter)
         return calls
 
+    def keep(self, count: int, seconds: float) -> None:
+        """Take another bound for the cancelled jobs that are kept of a queue: how many, and how long."""
+        self._keep = (count, round(seconds * 1000))
+
     async def run(self, client: Client, payloads: Sequence[bytes]) -> list[Any]:
         """Send packed script calls in one round trip, loading the scripts when the server does not know them.
 

@@ -51,7 +51,6 @@ class Flights:
         queues: The queues that the worker serves, by name.
         slots: Where reserved jobs go.
         settling: What has ended.
-        lease_ms: Length of a lease.
         lease_lost: Called with a queue when the server says that the lease on it ran out.
         looked: Called after each round trip with the queues that were asked for jobs, if any.
     """
@@ -64,7 +63,6 @@ class Flights:
         slots: Slots,
         settling: Settling,
         *,
-        lease_ms: int,
         lease_lost: Callable[[Served], None],
         looked: Callable[[list[Served]], None],
     ) -> None:
@@ -76,9 +74,7 @@ class Flights:
         self._queues = queues
         self._slots = slots
         self._settling = settling
-        self._lease_ms = lease_ms
-        settings = host.settings
-        self._limits = (settings.keep_finished_count, settings.keep_dead_count, round(settings.keep_dead * 1000))
+        self.retune()
         self._lease_lost = lease_lost
         self._looked = looked
         self._rate = Rate()
@@ -93,6 +89,12 @@ class Flights:
         #: Size of a record: a moving average over the latest reserves.
         self._record_bytes = 1.0
         self._refusals = Refusals(self.kick)
+
+    def retune(self) -> None:
+        """Take the lease, and what is kept of ended jobs, from the settings of now."""
+        settings = self._host.settings
+        self._lease_ms = round(settings.lease * 1000)
+        self._limits = (settings.keep_finished_count, settings.keep_dead_count, round(settings.keep_dead * 1000))
 
     def server_ms(self) -> int:
         """Return the server's time, as of the last reply and this process's clock."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from headrace.census import Census
     from headrace.clock import Clock
@@ -16,6 +16,46 @@ if TYPE_CHECKING:
     from headrace.settings import Settings
     from headrace.store.store import Store
     from headrace.task import Registry
+
+
+class Taken(Protocol):
+    """What a process has taken of the settings of the fleet; see `headrace.fleet.live.Taken`."""
+
+    @property
+    def version(self) -> int:
+        """Number of the version."""
+        ...
+
+    @property
+    def restart(self) -> Sequence[str]:
+        """What of it waits for a restart."""
+        ...
+
+    @property
+    def refused(self) -> int:
+        """Number of a later version that was refused, 0 for none."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Why it was."""
+        ...
+
+
+class Follower(Protocol):
+    """A part that takes changed settings while it runs."""
+
+    async def retune(self, before: Settings, after: Settings) -> Sequence[str]:
+        """Take what has changed; returns variables that do not count here, each with the reason in brackets."""
+        ...
+
+    async def announce(self) -> None:
+        """Tell others what `Host.taken` says now."""
+        ...
+
+    def figures(self) -> Mapping[str, int] | None:
+        """Return concurrency, running and buffered of now; None for a part that runs no jobs."""
+        ...
 
 
 class Host(Protocol):
@@ -62,6 +102,19 @@ class Host(Protocol):
 
     def unlisten(self, callback: Callable[[str, bytes], None]) -> None:
         """Stop calling back."""
+        ...
+
+    @property
+    def taken(self) -> Taken:
+        """What the app has taken of the settings of the fleet."""
+        ...
+
+    def follow(self, follower: Follower) -> None:
+        """Tell a part of each change of the settings from now on."""
+        ...
+
+    def unfollow(self, follower: Follower) -> None:
+        """Tell it no more."""
         ...
 
     async def __aenter__(self) -> Any:

@@ -23,10 +23,14 @@ class Quarantine:
     """
 
     def __init__(self, *, max_stalled: int) -> None:
-        self._stalls = min(2, max(1, max_stalled))
+        self.max_stalled(max_stalled)
         self._inside: Attempt | None = None
         # Bounded by what the worker reserves; flights count what is above the slots as buffered.
         self._waiting: deque[Attempt] = deque()
+
+    def max_stalled(self, number: int) -> None:
+        """Take the number of stalls that a job may have without being dead."""
+        self._stalls = min(2, max(1, number))
 
     def __len__(self) -> int:
         """Return how many jobs wait."""

@@ -50,7 +50,7 @@ class Registration:
         self._host = host
         self._worker = worker
         self._queues = queues
-        self._concurrency = concurrency
+        self.concurrency = concurrency
         self._server_ms = server_ms
         self._started = time.time()
         self._key = workers_key(host.settings.prefix)
@@ -63,9 +63,11 @@ class Registration:
 
     async def register(self) -> None:
         """Say that the worker is there, name its queues in the index of queues, and forget a few of those gone."""
+        taken = self._host.taken
         facts = WorkerFacts(
-            host=socket.gethostname(), pid=os.getpid(), queues=self._queues, concurrency=self._concurrency,
-            started=self._started, seen=self._server_ms() / 1000,
+            host=socket.gethostname(), pid=os.getpid(), queues=self._queues, concurrency=self.concurrency,
+            started=self._started, seen=self._server_ms() / 1000, settings=taken.version,
+            restart=list(taken.restart), refused=taken.refused, reason=taken.reason,
         )  # fmt: skip
         # Why: nobody enqueues into a dead-letter queue, so that only who fills it can name it.
         letters = {letter for name in self._queues for letter in self._host.tasks.letters(name)}

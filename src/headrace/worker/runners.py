@@ -48,8 +48,8 @@ class Runner:
         self.task = task
         self.soft = options.timeout or 0.0
         self.hard = options.hard_timeout or (self.soft + HARD_MARGIN if self.soft else 0.0)
-        self.keep = host.settings.keep_result if options.keep_result is None else options.keep_result
         self._host = host
+        self.retune()
         missing = sorted(set(task.signature.resources.values()) - set(resources))
         if missing:
             text = f"task '{task.name}' takes the resources {missing}, which no lifespan yields"
@@ -67,6 +67,11 @@ class Runner:
             self._make = lambda attempt, _arguments, _keywords: processes.run(attempt, task)
         else:
             self._make = lambda attempt, arguments, keywords: threads.run(attempt, function, arguments, keywords)
+
+    def retune(self) -> None:
+        """Take from the settings of now how long results are kept, where the task does not say."""
+        own = self.task.options.keep_result
+        self.keep = self._host.settings.keep_result if own is None else own
 
     def start(self, attempt: Attempt) -> Coroutine[Any, Any, Any]:
         """Decode the arguments and return the coroutine that runs the job.

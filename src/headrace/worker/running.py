@@ -14,6 +14,7 @@ from headrace.worker.flights import Flights
 from headrace.worker.lease import Leases
 from headrace.worker.processes import Processes
 from headrace.worker.registration import Registration
+from headrace.worker.retune import Retuning
 from headrace.worker.runners import Runner
 from headrace.worker.served import Served
 from headrace.worker.settling import Settling
@@ -63,19 +64,23 @@ class Running:
         census = host.census_book
         self.threads = Threads(census, maximum=settings.threads, name=f"headrace-{worker.id}")
         self.processes = Processes(census, host, maximum=settings.processes)
-        self.queues = {name: Served(name, host.store, limit, worker.id) for name, limit in worker.queues.items()}
+        limits = dict(settings.queue_limits)
+        self.queues = {
+            name: Served(name, host.store, limit or limits.get(name), worker.id)
+            for name, limit in worker.queues.items()
+        }
         self.settling = Settling(host.events, limit_bytes=settings.record_limit_bytes)
-        self._runners: dict[bytes, Runner] = {}
+        self.runners: dict[bytes, Runner] = {}
         for name in host.tasks.names():
             task = host.tasks.get(name)
             if task is not None:
-                self._runners[name.encode()] = Runner(host, task, resources, self.threads, self.processes)
+                self.runners[name.encode()] = Runner(host, task, resources, self.threads, self.processes)
         self._alarm: Alarm = host.clock.alarm("job timeouts", self._check_deadlines, owner="worker")
         self._alarm_at = 0.0
         self.slots = Slots(
             census,
             concurrency=worker.concurrency,
-            runners=self._runners,
+            runners=self.runners,
             settling=self.settling,
             deadline_set=self._deadline_set,
             slow_step=settings.loop_lag_warn,
@@ -88,7 +93,7 @@ class Running:
         self._wake_link: Link = host.pool.link(Lane.BLOCKING, f"worker-{worker.id}", owner="worker")
         self.flights = Flights(
             host, self._jobs_link, self.queues, self.slots, self.settling,
-            lease_ms=round(settings.lease * 1000), lease_lost=self._lease_lost, looked=self._looked,
+            lease_lost=self._lease_lost, looked=self._looked,
         )  # fmt: skip
         self.settling.sender = self.flights
         self.leases = Leases(host, self.queues, self.flights, self._lease_lost)
@@ -98,11 +103,13 @@ class Running:
         #: Queues that were asked in vain since the last end of a job.
         self._quiet: set[Served] = set()
         self.registration = Registration(host, worker.id, list(self.queues), worker.concurrency, self.flights.server_ms)
+        self._retuning = Retuning(worker, self)
 
     async def start(self) -> None:
         """Listen, register, and begin to reserve."""
         census = self._host.census_book
         await self._host.listen([served.channel for served in self.queues.values()], self._told)
+        self._host.follow(self._retuning)
         await self.registration.start()
         self.leases.start()
         self._tasks = [
@@ -123,6 +130,7 @@ class Running:
 
     async def stop(self, grace: float) -> None:
         """Hand back, wait, hand back the rest, settle, and let go of everything."""
+        self._host.unfollow(self._retuning)
         self.flights.reserving = False
         self._give_back_buffer()
         self.flights.kick()
@@ -181,6 +189,7 @@ class Running:
             self._worker.fail(error)
 
     def _looked(self, asked: list[Served]) -> None:
+        self._retuning.looked()
         self.leases.looked(asked)
         self.waking.changed()
         signals = self._worker.signals

@@ -72,18 +72,36 @@ class Slots:
         self._runners = runners
         self._settling = settling
         self._deadline_set = deadline_set
-        self._slow_step = slow_step
+        self.slow_step = slow_step
         self._ended = ended
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle: list[asyncio.Future[None]] = []
         self._base = contextvars.copy_context()
         self._closing = False
+        #: Slots stop looking at the buffer: the worker closes, or there are more of them than there are to be.
+        self._halted = False
         self._next_end: asyncio.Future[Any] | None = None
 
     @property
     def free(self) -> int:
         """Slots without a job."""
         return self.concurrency - len(self.running)
+
+    def resize(self, concurrency: int) -> None:
+        """Take another number of slots; what runs goes on, and a slot that is one too many ends with its job.
+
+        Args:
+            concurrency: Slots from now on, 1..10000.
+        """
+        self.concurrency = concurrency
+        surplus = len(self._tasks) - concurrency
+        self._halted = self._closing or surplus > 0
+        while self._idle and surplus > 0:
+            future = self._idle.pop()
+            if not future.done():
+                future.set_result(None)
+                surplus -= 1
+        self.wake()
 
     def put(self, attempts: list[Attempt]) -> None:
         """Add jobs to the buffer and wake a slot."""
@@ -123,7 +141,7 @@ class Slots:
 
     async def close(self) -> None:
         """End all slots; a job that runs still, although it was told to stop, is ended whatever it does."""
-        self._closing = True
+        self._closing = self._halted = True
         for attempt in self.running:
             attempt.ended = True
         tasks = list(self._tasks)
@@ -181,6 +199,8 @@ class Slots:
         task = _current_task()
         while not self._closing:
             try:
+                if self._halted and self._retire(task):
+                    return
                 if self.buffer:
                     await self._run_buffer(task)
                     self._settling.note()
@@ -194,12 +214,23 @@ class Slots:
                 # Why: a task may hand its asyncio task to something that cancels it when the job has long ended.
                 await self._take_turn(task)
 
+    def _retire(self, task: asyncio.Task[None]) -> bool:
+        """Tell a slot whether it is one too many, and let the others go on when none is any more."""
+        surplus = len(self._tasks) - self.concurrency
+        if surplus > 0:
+            self._tasks.discard(task)
+        self._halted = self._closing or surplus > 1
+        if surplus > 0:
+            # Why: it may have been woken for a job, which another one has to see to now.
+            self.wake()
+        return surplus > 0
+
     async def _run_buffer(self, task: asyncio.Task[None]) -> None:
         """Run jobs until the buffer is empty. This is the hot path."""
         buffer, settling, runners = self.buffer, self._settling, self._runners
         now, copy, cancels = time.monotonic, self._base.copy, task.cancelling
         turn_ends = now() + TURN
-        while buffer and not self._closing:
+        while buffer and not self._halted:
             attempt = buffer.popleft()
             served = attempt.served
             if served.limit is not None and served.running >= served.limit:
@@ -226,7 +257,7 @@ class Slots:
                 await self._rest(attempt, runner, coroutine, context, yielded)
                 began = ended = now()
                 turn_ends = max(turn_ends, ended + TURN / 2)
-            if ended - began > self._slow_step or attempt.state.stalls:
+            if ended - began > self.slow_step or attempt.state.stalls:
                 self._look_back(attempt, ended - began)
             if ended > turn_ends or cancels():
                 await self._take_turn(task)
@@ -239,14 +270,14 @@ class Slots:
         served = attempt.served
         self.running.add(attempt)
         served.running += 1
-        if time.monotonic() - attempt.started > self._slow_step:
+        if time.monotonic() - attempt.started > self.slow_step:
             self.stalled(attempt, time.monotonic() - attempt.started)
         self._set_deadlines(attempt, runner)
         if b"-" in attempt.hold:
             served.starting.append(attempt)
         self.wake()
         try:
-            result = await Rest(attempt, coroutine, context, yielded, self, self._slow_step)
+            result = await Rest(attempt, coroutine, context, yielded, self, self.slow_step)
         except GeneratorExit:
             # The slot's own task is being closed, since its loop ended; what the job raises never arrives as this.
             raise
@@ -294,7 +325,7 @@ class Slots:
         return False
 
     def _look_back(self, attempt: Attempt, seconds: float) -> None:
-        if seconds > self._slow_step:
+        if seconds > self.slow_step:
             self.stalled(attempt, seconds)
         self._leave(attempt)
 

@@ -28,7 +28,7 @@ class Worker:
     Args:
         host: The app.
         queues: Names with the most slots each may use, None for no limit of its own.
-        concurrency: Slots, 1..10000.
+        concurrency: Slots, 1..10000; None: the setting QUEUE_CONCURRENCY, also when it changes.
         grace: Time that running jobs get when the worker stops, seconds; None: the setting HEADRACE_GRACE.
         burst: Stop as soon as no job of its queues is left that is due.
 
@@ -40,12 +40,16 @@ class Worker:
         self,
         host: Host,
         queues: Mapping[str, int | None],
-        concurrency: int,
+        concurrency: int | None,
         *,
         grace: float | None = None,
         burst: bool = False,
     ) -> None:
-        self.concurrency = check_whole("concurrency", concurrency, 1, 10_000)
+        given = host.settings.queue_concurrency if concurrency is None else concurrency
+        self.concurrency = check_whole("concurrency", given, 1, 10_000)
+        #: Whether the slots are those of the settings.
+        self.follows_settings = concurrency is None
+        self._grace = grace
         self.grace = host.settings.grace if grace is None else check_seconds("grace", grace, high=3600.0)
         if not queues:
             raise OptionError("A worker needs at least one queue. Pass queues=['default'].")
@@ -84,6 +88,7 @@ class Worker:
         self._stop_wanted = asyncio.Event()
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._host)
+            self._read_settings()
             resources = await stack.enter_async_context(self._host.hooks.resources())
             parts = self._parts = Running(self, self._host, resources)
             try:
@@ -98,6 +103,14 @@ class Worker:
         if self._failure is not None:
             raise self._failure
         return self.stats()
+
+    def _read_settings(self) -> None:
+        """Take what the open app has learned of the settings of the fleet."""
+        settings = self._host.settings
+        if self.follows_settings:
+            self.concurrency = settings.queue_concurrency
+        if self._grace is None:
+            self.grace = settings.grace
 
     async def _stop_parts(self, parts: Running) -> None:
         """Stop all parts whatever happens: a cancellation on the way ends the grace, and goes on when they are done."""
