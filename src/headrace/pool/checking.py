@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import redis.exceptions
 
+from headrace.pool.transport import begins_with_push, next_word
+
 if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
 
@@ -34,20 +36,30 @@ async def find_fault(
         return ConnectionResetError("closed while idle")
     try:
         has_data = await connection.can_read()
-        if has_data and not ignores_data:
+        if has_data and not (ignores_data and begins_with_push(connection)):
             return ConnectionResetError("closed, or holding unread data, while idle")
         fresh = member.verified > suspect_before and time.monotonic() - member.verified < options.check_after
-        if fresh and not has_data:
-            return None
-        async with asyncio.timeout(options.check_timeout):
-            await connection.re_auth()  # type: ignore[no-untyped-call]  # redis-py has no types here
-            await connection.send_command("PING", check_health=False)
-            _ = await connection.read_response()
+        if not fresh or has_data:
+            async with asyncio.timeout(options.check_timeout):
+                await _ask(connection)
+            member.verified = time.monotonic()
     except (TimeoutError, redis.exceptions.TimeoutError) as error:
         silent = TimeoutError(f"no answer within {options.check_timeout:g} s after being idle")
         silent.__cause__ = error
         return silent
     except (OSError, redis.exceptions.RedisError) as error:
         return error
-    member.verified = time.monotonic()
     return None
+
+
+async def _ask(connection: AbstractConnection) -> None:
+    """Ask the server; a PING that the user may not send has been answered too."""
+    await connection.re_auth()  # type: ignore[no-untyped-call]  # redis-py has no types here
+    word = next_word()
+    await connection.send_command("PING", word, check_health=False)
+    try:
+        reply = await connection.read_response()
+    except redis.exceptions.ResponseError:
+        return
+    if reply not in {word, word.encode()}:
+        raise ConnectionResetError("a reply to an older command was left on it")

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from redis.asyncio.connection import AbstractConnection
+    from redis.asyncio.retry import Retry
     from redis.auth.token import TokenInterface
     from redis.event import EventDispatcherInterface
 
@@ -321,6 +322,11 @@ class ConnectionPool(redis.asyncio.ConnectionPool):
             core.retire(core.ledger.retire_surplus(_now(), core.options.idle_timeout))
             core.ledger.serve(_now())
             core.need()
+
+    def set_retry(self, retry: Retry) -> None:
+        """Give every connection, open or to come, another policy of repeating."""
+        self.connection_kwargs["retry"] = retry
+        super().set_retry(retry)
 
     # Logging in
 

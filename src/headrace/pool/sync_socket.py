@@ -6,15 +6,14 @@ The names with an underscore are redis-py 8's; pyproject.toml keeps it below 9, 
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError, ResponseError
 
+from headrace.pool.transport import PUSH, next_word
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-#: First byte of a push message of RESP3.
-PUSH: Final = b">"
 
 
 def file_numbers(connections: Iterable[Any]) -> list[int]:
@@ -46,13 +45,13 @@ def is_clean(connection: Any, pushes: Callable[[], bool]) -> bool:
 def answers(connection: Any, timeout: float) -> bool:
     """Tell whether the server answers a PING in time; a refused PING is an answer too."""
     try:
-        connection.send_command("PING", check_health=False)
-        connection.read_response(timeout=timeout)
+        word = next_word()
+        connection.send_command("PING", word, check_health=False)
+        return connection.read_response(timeout=timeout) in {word, word.encode()}
     except ResponseError:
         return True
     except (RedisError, OSError):
         return False
-    return True
 
 
 def connect_within(connection: Any, seconds: float, connect: Callable[[], object]) -> None:

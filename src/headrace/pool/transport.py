@@ -6,8 +6,9 @@ The names with an underscore are redis-py 8's; pyproject.toml keeps it below 9, 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import asyncio
@@ -15,12 +16,30 @@ if TYPE_CHECKING:
 
     from redis.asyncio.connection import AbstractConnection
 
+#: First byte of a message that the server sends by itself.
+PUSH: Final = b">"
+_numbers = itertools.count()
+
 
 def abort(connection: AbstractConnection) -> None:
     """Drop the socket of a connection at once, also when bytes are still to be written to a server that is gone."""
     writer: asyncio.StreamWriter | None = getattr(connection, "_writer", None)
     if writer is not None:
         writer.transport.abort()
+
+
+def begins_with_push(connection: AbstractConnection) -> bool:
+    """Tell whether the unread bytes of a connection begin with a message that the server sent by itself (RESP3).
+
+    What the parser has read already cannot be looked at, and counts as none: a new connection is the safe way then.
+    """
+    unread: bytes = bytes(getattr(getattr(connection, "_reader", None), "_buffer", b"")[:1])
+    return unread == PUSH
+
+
+def next_word() -> str:
+    """Return what a PING is to be answered with, another one each time, so that no older reply passes for it."""
+    return f"headrace-{next(_numbers)}"
 
 
 def file_numbers(connections: Iterable[AbstractConnection]) -> list[int]:

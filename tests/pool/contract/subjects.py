@@ -7,7 +7,6 @@ first, which shows that the tests demand no more than users have today, and then
 from __future__ import annotations
 
 import asyncio
-import importlib
 import inspect
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,6 +17,9 @@ import redis
 import redis.asyncio
 import redis.asyncio.retry
 import redis.retry
+
+import headrace.pool
+import headrace.pool.sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,19 +115,15 @@ def counts(pool: Any) -> tuple[int, int]:
 
 def subjects() -> dict[str, Callable[[], Subject]]:
     """Return what the contract is asked of, by the id of its tests."""
-    named = {
-        "redis-py-asyncio": ("redis.asyncio", "BlockingConnectionPool", redis.asyncio),
-        "redis-py-threads": ("redis", "BlockingConnectionPool", redis),
-        "headrace-asyncio": ("headrace.pool", "ConnectionPool", redis.asyncio),
-        "headrace-threads": ("headrace.pool.sync", "ConnectionPool", redis),
+    pools: dict[str, tuple[Any, Any]] = {
+        "redis-py-asyncio": (redis.asyncio.BlockingConnectionPool, redis.asyncio),
+        "redis-py-threads": (redis.BlockingConnectionPool, redis),
+        "headrace-asyncio": (headrace.pool.ConnectionPool, redis.asyncio),
+        "headrace-threads": (headrace.pool.sync.ConnectionPool, redis),
     }
-    found: dict[str, Callable[[], Subject]] = {}
-    for name, (module, class_name, library) in named.items():
-        try:
-            pool_class = getattr(importlib.import_module(module), class_name)
-        except (ImportError, AttributeError):
-            continue
-        found[name] = partial(
+    return {
+        name: partial(
             Subject, name, pool_class, library, ours=name.startswith("headrace"), threaded=name.endswith("threads")
         )
-    return found
+        for name, (pool_class, library) in pools.items()
+    }
