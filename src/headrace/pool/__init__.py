@@ -1,4 +1,4 @@
-"""Connections to the server: links that reopen, and pools that lend, in lanes under one maximum. Nothing here knows jobs.
+"""Connections to the server: links that reopen and pools that lend, in lanes under one maximum. Nothing here knows jobs.
 
 `ConnectionPool` is a drop-in for `redis.asyncio.Redis(connection_pool=...)`, `headrace.pool.sync.ConnectionPool` for
 `redis.Redis`. The names are loaded on first use, since importing redis-py costs more than importing Headrace.
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ConnectionPool", "Holder", "Lane", "LaneStats", "PoolStats"]
 
-_HOME = {
+_HOMES = {
     "ConnectionPool": "client_pool",
     "Holder": "holders",
     "Lane": "lanes",
@@ -23,12 +23,18 @@ _HOME = {
     "PoolStats": "figures",
 }
 
+if not TYPE_CHECKING:
+    # Hidden from type checkers, which would take every misspelt name for one that this returns.
+    def __getattr__(name: str) -> object:
+        """Import a public name on its first use."""
+        if name not in _HOMES:
+            message = f"module 'headrace.pool' has no attribute '{name}'"
+            raise AttributeError(message)
+        value = getattr(import_module(f"headrace.pool.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
 
-def __getattr__(name: str) -> object:
-    """Load a public name on first use."""
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value
-    return value
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted({*globals(), *__all__})
