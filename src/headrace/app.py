@@ -6,18 +6,19 @@ import asyncio
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from headrace.census import Census
-from headrace.errors import OptionError, UsageError
+from headrace.errors import OptionError
 from headrace.events import EventBus
 from headrace.fleet.desk import Fleet
 from headrace.fleet.live import LiveSettings, Taken
 from headrace.ids import random_name
+from headrace.memory.governor import governor
 from headrace.middleware import Hooks
 from headrace.options import Priority, TaskOptions, default_name
 from headrace.queue import Queue
 from headrace.reason import look_around
 from headrace.record import BodyWriter
 from headrace.retry import Exponential
-from headrace.session import Session, SyncSide
+from headrace.session import OpenParts, Session, SyncSide
 from headrace.settings import Settings, load_settings
 from headrace.task import Registry, Task, TaskDecorator
 from headrace.worker.location import check_no_script_runs
@@ -28,15 +29,11 @@ if TYPE_CHECKING:
 
     from headrace.arguments import Signature
     from headrace.census import CensusRow
-    from headrace.clock import Clock
     from headrace.events import Event, Subscription
     from headrace.job import Job
-    from headrace.pool.link import Link
-    from headrace.pool.pool import Pool
     from headrace.reason import Surroundings
     from headrace.retry import Backoff
     from headrace.store.replies import Found
-    from headrace.store.store import Store
     from headrace.task import Batch
     from headrace.worker.host import Follower
 
@@ -46,7 +43,7 @@ L = TypeVar("L")
 M = TypeVar("M")
 
 
-class Headrace:
+class Headrace(OpenParts):
     """A job queue app.
 
     Args:
@@ -159,6 +156,7 @@ class Headrace:
                     await self._close()
                     raise
                 self.events.start()
+                governor().join(self)
             self._opened += 1
         return self
 
@@ -181,6 +179,7 @@ class Headrace:
         if self._live is not None:
             await self._live.close()
             self._live = None
+        governor().leave(self)
         session, self._session = self._session, None
         if session is None:
             return
@@ -197,12 +196,6 @@ class Headrace:
     def close_sync(self) -> None:
         """Close what `enqueue_sync` opened; it opens again on the next use."""
         self._sync.close()
-
-    @property
-    def _open_session(self) -> Session:
-        if self._session is None:
-            raise UsageError("The app is not open. Use it inside `async with app:`.")
-        return self._session
 
     # What tasks, jobs and queues ask of the app
 
@@ -330,31 +323,6 @@ class Headrace:
             limit: Events that wait for it at most.
         """
         return self.events.subscribe(event, callback, limit=limit)
-
-    @property
-    def pool(self) -> Pool:
-        """The pool of the open app; raises UsageError when it is not open."""
-        return self._open_session.pool
-
-    @property
-    def store(self) -> Store:
-        """The store of the open app; raises UsageError when it is not open."""
-        return self._open_session.store
-
-    @property
-    def clock(self) -> Clock:
-        """The clock of the open app; raises UsageError when it is not open."""
-        return self._open_session.clock
-
-    @property
-    def control(self) -> Link:
-        """The control link of the open app; raises UsageError when it is not open."""
-        return self._open_session.control
-
-    @property
-    def user(self) -> Link:
-        """The user link of the open app; raises UsageError when it is not open."""
-        return self._open_session.user
 
     @property
     def fleet(self) -> Fleet:

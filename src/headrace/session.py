@@ -10,9 +10,10 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from headrace.clock import Clock
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, UsageError
 from headrace.inbox import Inbox
 from headrace.keys import inbox_channel
+from headrace.memory.governor import governor
 from headrace.pool.address import parse_address
 from headrace.pool.link import Lane
 from headrace.pool.pool import Pool
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     from headrace.census import Census
     from headrace.job import Desk, Job
+    from headrace.memory.governor import Governor
+    from headrace.pool.link import Link
     from headrace.server import ServerUse
     from headrace.settings import Settings
     from headrace.task import Batch
@@ -167,6 +170,49 @@ class Session:
                 self._reclaiming.discard(queue)
 
         _ = self._census.create_task(reclaim(), name=f"reclaim {queue}", owner="app", expected=(HeadraceError,))
+
+
+class OpenParts:
+    """The parts of an open app as its attributes; each raises UsageError when the app is not open."""
+
+    _session: Session | None
+
+    @property
+    def _open_session(self) -> Session:
+        if self._session is None:
+            raise UsageError("The app is not open. Use it inside `async with app:`.")
+        return self._session
+
+    @property
+    def pool(self) -> Pool:
+        """The pool of the app."""
+        return self._open_session.pool
+
+    @property
+    def memory(self) -> Governor:
+        """The memory governor, which all apps of a process share."""
+        _ = self._open_session
+        return governor()
+
+    @property
+    def store(self) -> Store:
+        """The store of the app."""
+        return self._open_session.store
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of the app."""
+        return self._open_session.clock
+
+    @property
+    def control(self) -> Link:
+        """The control link of the app."""
+        return self._open_session.control
+
+    @property
+    def user(self) -> Link:
+        """The user link of the app."""
+        return self._open_session.user
 
 
 class SyncSide:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import importlib.util
 import logging
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,10 @@ from headrace.cli.apps import load_app
 from headrace.cli.exits import EXIT_FAILED, EXIT_OK, exit_code
 from headrace.errors import HeadraceError
 from headrace.logs import setup_logs
+from headrace.memory.governor import governor
+from headrace.memory.limits import MIB
 from headrace.settings import load_settings
-from headrace.worker.report import Failed, Reporter, Started, Stopped
+from headrace.worker.report import PREDECESSOR_VARIABLE, Failed, Pressed, Reporter, Started, Stopped
 from headrace.worker.shutdown import ShutdownSignals
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
     from headrace.census import Census
     from headrace.cli.plan import Plan
+    from headrace.memory.restraint import Plea
     from headrace.worker.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -67,12 +71,21 @@ def run_worker(plan: Plan, reporter: Reporter | None) -> tuple[Stopped, bool]:
     worker = app.worker(plan.queues or None, plan.concurrency, grace=plan.grace, burst=plan.burst)
     with asyncio.Runner(loop_factory=_loop_factory(wanted=plan.uvloop)) as runner:
         try:
-            return runner.run(_Guard(worker, reporter, app.census_book).run())
+            guard = _Guard(worker, reporter, app.census_book)
+            governor().claim(
+                processes=plan.processes,
+                replace=guard.replace,
+                tell=guard.tell,
+                predecessor=os.environ.pop(PREDECESSOR_VARIABLE, ""),
+            )
+            return runner.run(guard.run())
         except HeadraceError:
             raise
         # The edge of a command: what a lifespan or the engine itself raises is recorded.
         except Exception as error:
             logger.critical("worker failed", exc_info=error)
+            if isinstance(error, MemoryError) and reporter is not None:
+                reporter.send(Failed("MemoryError: the worker itself could get no more memory", EXIT_FAILED))
             raise SystemExit(EXIT_FAILED) from error
 
 
@@ -92,6 +105,26 @@ class _Guard:
         """Stop gracefully; whoever runs this starts anew: the command itself, or the supervisor."""
         self._restart = True
         self._worker.stop()
+
+    def replace(self, plea: Plea) -> None:
+        """Have another process take the place of this one, whose memory is used up.
+
+        Under a supervisor it runs before this one ends; one process alone begins anew.
+        """
+        if self._reporter is not None:
+            self._say(plea, replace=True)
+        else:
+            logger.warning("the memory of this process is used up; it begins anew")
+            self.restart()
+
+    def tell(self, plea: Plea) -> None:
+        """Let the supervisor know how this process stands, in case that is the last that it hears."""
+        self._say(plea, replace=False)
+
+    def _say(self, plea: Plea, *, replace: bool) -> None:
+        if self._reporter is not None:
+            used_mb, budget_mb = plea.used_bytes // MIB, plea.budget_bytes // MIB
+            self._reporter.send(Pressed(plea.step.word, used_mb, budget_mb, list(plea.jobs), replace))
 
     async def run(self) -> tuple[Stopped, bool]:
         began = time.monotonic()

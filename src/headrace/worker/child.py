@@ -12,12 +12,13 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from headrace.census import Kind
-from headrace.worker.report import HARD, REPORT_VARIABLE, Failed, MessageReader, Started, Stopped
+from headrace.worker.report import HARD, REPORT_VARIABLE, Failed, MessageReader, Pressed, Started, Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from headrace.census import Census
+    from headrace.worker.report import Message
 
 _CHUNK_BYTES: Final = 65_536
 #: The system ends a killed process in far less, seconds.
@@ -32,6 +33,7 @@ class Child:
         environment: Variables beside those of this process.
         census: Where the process is counted until it is reaped.
         changed: Called when it started.
+        asked: Called when it asks for another process in its place.
 
     Raises:
         OSError: The system starts no more processes, or there is no such program.
@@ -45,6 +47,7 @@ class Child:
         grace: Time that it gives running jobs, seconds, as it said.
         stopped: What it said it did, if it said so.
         failed: Why it cannot run, if it said so.
+        pressed: The last that it said of its memory, if it said anything.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Child:
         environment: Mapping[str, str],
         census: Census,
         changed: Callable[[Child], None],
+        asked: Callable[[Child], None],
     ) -> None:
         self.started = asyncio.Event()
         self.ended = asyncio.Event()
@@ -62,10 +66,12 @@ class Child:
         self.grace = 0.0
         self.stopped: Stopped | None = None
         self.failed: Failed | None = None
+        self.pressed: Pressed | None = None
         self.began = time.monotonic()
         self.started_at = 0.0
         self.ended_at = 0.0
         self._changed = changed
+        self._asked = asked
         self._reader = MessageReader()
         self._connection, theirs = socket.socketpair()
         self._connection.settimeout(0)
@@ -152,16 +158,23 @@ class Child:
                 self._hang_up()
                 return
             for message in self._reader.feed(data):
-                match message:
-                    case Started():
-                        self.grace = message.grace
-                        self.started_at = time.monotonic()
-                        self.started.set()
-                        self._changed(self)
-                    case Stopped():
-                        self.stopped = message
-                    case Failed():
-                        self.failed = message
+                self._take(message)
+
+    def _take(self, message: Message) -> None:
+        match message:
+            case Started():
+                self.grace = message.grace
+                self.started_at = time.monotonic()
+                self.started.set()
+                self._changed(self)
+            case Stopped():
+                self.stopped = message
+            case Failed():
+                self.failed = message
+            case Pressed():
+                self.pressed = message
+                if message.replace:
+                    self._asked(self)
 
     def _hang_up(self) -> None:
         with contextlib.suppress(OSError, ValueError):

@@ -121,6 +121,10 @@ class Processes:
             raise rebuild(answer)
         return self._result(attempt, task, answer)
 
+    def pids(self) -> list[int]:
+        """Return the process ids of the children."""
+        return [process.pid for process in self._processes]
+
     async def close(self) -> None:
         """End all children: they are hung up on, and killed when that does not end them, or the wait is cancelled."""
         self._closing = True

@@ -1,4 +1,6 @@
-"""What a worker process tells its supervisor, over a pair of sockets: it started, what it did, or why it cannot run.
+"""What a worker process tells its supervisor, over a pair of sockets: it started, what it did, why it cannot run.
+
+It also tells when its memory runs short, and asks for another process in its place before it does.
 
 The child writes lines of JSON. The other way there is one word, to stop hard, and the end of the stream, which says
 that the supervisor is gone. Neither waits for the other: what a child did not say before its end stays unknown.
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Names the socket in the environment of a child. It starts with no HEADRACE_, as it is no setting.
 REPORT_VARIABLE: Final = "_HEADRACE_REPORT_FD"
+#: Tells a child how the process ended that it replaces, if that ran out of memory.
+PREDECESSOR_VARIABLE: Final = "_HEADRACE_PREDECESSOR"
 #: What a supervisor writes for a hard stop.
 HARD: Final = b"hard\n"
 _LINE_LIMIT_BYTES: Final = 65_536
@@ -65,7 +69,25 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     code: int
 
 
-Message: TypeAlias = Started | Stopped | Failed
+class Pressed(msgspec.Struct, frozen=True, tag="pressed"):
+    """The worker's memory runs short.
+
+    Attributes:
+        step: `high` or `critical`.
+        used_mb: What it uses.
+        budget_mb: What it may use.
+        jobs: Task and id of some of the jobs that it runs.
+        replace: It takes no more jobs, and asks for another process in its place.
+    """
+
+    step: str
+    used_mb: int
+    budget_mb: int
+    jobs: list[str]
+    replace: bool = False
+
+
+Message: TypeAlias = Started | Stopped | Failed | Pressed
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 

@@ -31,6 +31,8 @@ class Retuning:
         self._parts = parts
         #: A reserve under way may bring more jobs than there are slots now.
         self._shrunk = False
+        #: Most slots that memory leaves, None for all.
+        self._most: int | None = None
 
     async def retune(self, before: Settings, after: Settings) -> list[str]:
         """Take what has changed; returns variables that do not count for this worker, each with the reason."""
@@ -61,9 +63,18 @@ class Retuning:
         Args:
             concurrency: Slots, 1..10000.
         """
-        parts = self._parts
-        self._worker.concurrency = parts.registration.concurrency = concurrency
-        parts.slots.resize(concurrency)
+        self._worker.concurrency = self._parts.registration.concurrency = concurrency
+        self._resize_slots()
+
+    def restrain(self, most: int | None) -> None:
+        """Use no more slots than this, whatever number of them the worker has; None for all of them."""
+        self._most = most
+        self._resize_slots()
+
+    def _resize_slots(self) -> None:
+        parts, most = self._parts, self._most
+        concurrency = self._worker.concurrency
+        parts.slots.resize(concurrency if most is None else min(concurrency, most))
         self._give_back_surplus()
         self._shrunk = True
         parts.flights.kick()

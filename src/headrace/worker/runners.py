@@ -34,7 +34,7 @@ class Runner:
         OptionError: The task wants a resource that no lifespan yields, or a child process could not find its function.
     """
 
-    __slots__ = ("_host", "_make", "_resources", "hard", "keep", "soft", "task")
+    __slots__ = ("_armed", "_host", "_make", "_resources", "hard", "keep", "soft", "task")
 
     def __init__(
         self,
@@ -49,6 +49,7 @@ class Runner:
         self.soft = options.timeout or 0.0
         self.hard = options.hard_timeout or (self.soft + HARD_MARGIN if self.soft else 0.0)
         self._host = host
+        self._armed = False
         self.retune()
         missing = sorted(set(task.signature.resources.values()) - set(resources))
         if missing:
@@ -72,6 +73,21 @@ class Runner:
         """Take from the settings of now how long results are kept, where the task does not say."""
         own = self.task.options.keep_result
         self.keep = self._host.settings.keep_result if own is None else own
+
+    def follow_next(
+        self, follow: Callable[[Runner, Coroutine[Any, Any, Any], Attempt], Coroutine[Any, Any, Any]]
+    ) -> None:
+        """Hand the coroutine of the next job, and of that one alone, to somebody who wraps it."""
+        if self._armed:
+            return
+        self._armed = True
+        plain = self._make
+
+        def make(attempt: Attempt, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Coroutine[Any, Any, Any]:
+            self._make, self._armed = plain, False
+            return follow(self, plain(attempt, arguments, keywords), attempt)
+
+        self._make = make
 
     def start(self, attempt: Attempt) -> Coroutine[Any, Any, Any]:
         """Decode the arguments and return the coroutine that runs the job.

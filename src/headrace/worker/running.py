@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from headrace.errors import HeadraceError
 from headrace.pool.link import Lane
 from headrace.worker.flights import Flights
+from headrace.worker.governed import Governed
 from headrace.worker.lease import Leases
 from headrace.worker.processes import Processes
 from headrace.worker.registration import Registration
@@ -103,13 +104,14 @@ class Running:
         #: Queues that were asked in vain since the last end of a job.
         self._quiet: set[Served] = set()
         self.registration = Registration(host, worker.id, list(self.queues), worker.concurrency, self.flights.server_ms)
-        self._retuning = Retuning(worker, self)
+        self.retuning = Retuning(worker, self)
+        self._governed = Governed(worker, self)
 
     async def start(self) -> None:
         """Listen, register, and begin to reserve."""
         census = self._host.census_book
         await self._host.listen([served.channel for served in self.queues.values()], self._told)
-        self._host.follow(self._retuning)
+        self._host.follow(self.retuning)
         await self.registration.start()
         self.leases.start()
         self._tasks = [
@@ -119,6 +121,7 @@ class Running:
         for task in self._tasks:
             task.add_done_callback(self._part_ended)
         self.flights.kick()
+        self._governed.start()
         logger.info(
             "worker started",
             extra={"worker": self._worker.id, "queues": ",".join(self.queues), "concurrency": self._worker.concurrency},
@@ -128,9 +131,21 @@ class Running:
         """End the grace now."""
         self._hurried.set()
 
+    def take(self, *, on: bool) -> None:
+        """Take jobs again, or no more and hand back what has not started."""
+        self.flights.reserving = on
+        if on:
+            for served in self.queues.values():
+                served.heat()
+        else:
+            self._give_back_buffer()
+        self.flights.kick()
+        self.waking.changed()
+
     async def stop(self, grace: float) -> None:
         """Hand back, wait, hand back the rest, settle, and let go of everything."""
-        self._host.unfollow(self._retuning)
+        self._host.unfollow(self.retuning)
+        self._governed.close()
         self.flights.reserving = False
         self._give_back_buffer()
         self.flights.kick()
@@ -189,7 +204,8 @@ class Running:
             self._worker.fail(error)
 
     def _looked(self, asked: list[Served]) -> None:
-        self._retuning.looked()
+        self.retuning.looked()
+        self._governed.looked()
         self.leases.looked(asked)
         self.waking.changed()
         signals = self._worker.signals

@@ -13,12 +13,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from headrace.census import Census
+from headrace.memory.cgroup import find_group
 from headrace.retry import Exponential
 from headrace.worker.child import Child, describe_end
+from headrace.worker.memory_end import describe_memory_end
+from headrace.worker.report import PREDECESSOR_VARIABLE
 from headrace.worker.shutdown import ShutdownSignals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from headrace.memory.cgroup import Group
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +88,7 @@ class Place:
         crashes: Crashes in a row without having run well.
         timer: The wait before the next start.
         finished: Its process ended by itself as it should (burst), and needs no other.
+        predecessor: How its last process ended, if it ran out of memory.
     """
 
     def __init__(self, number: int) -> None:
@@ -93,6 +99,7 @@ class Place:
         self.timer: asyncio.TimerHandle | None = None
         self.finished = False
         self.tally = Tally()
+        self.predecessor = ""
 
     def cancel_timer(self) -> None:
         """Give up the wait for the next start."""
@@ -109,6 +116,7 @@ class Supervisor:
         processes: How many, 1 or more.
         burst: A child that ends by itself, having said what it did, is not replaced.
         environment: Variables that the children get beside those of this process.
+        group: The control group whose kills are counted; that of this process unless given.
 
     Attributes:
         refusal: Why no worker could be started, with the exit code that the child gave; None when one could.
@@ -122,6 +130,7 @@ class Supervisor:
         *,
         burst: bool = False,
         environment: Mapping[str, str] | None = None,
+        group: Group | None = None,
     ) -> None:
         self.refusal: tuple[str, int] | None = None
         self.kills = 0
@@ -135,6 +144,10 @@ class Supervisor:
         self._ran = False
         self._rolling: asyncio.Task[None] | None = None
         self._again = False
+        #: Places whose process asks for another one; bounded by the places.
+        self._wanted: dict[Place, None] = {}
+        self._group = group or find_group()
+        self._oom_kills = self._count_oom_kills()
         self._killer: asyncio.TimerHandle | None = None
         self._done = asyncio.Event()
 
@@ -195,7 +208,11 @@ class Supervisor:
 
     def _spawn(self, place: Place) -> Child | None:
         try:
-            child = Child(self._command, self._environment, self._census, self._started)
+            environment = self._environment
+            if place.predecessor:
+                environment = {**environment, PREDECESSOR_VARIABLE: place.predecessor}
+                place.predecessor = ""
+            child = Child(self._command, environment, self._census, self._started, self._asked)
         except OSError as error:
             logger.error(  # noqa: TRY400 - the reason says it all
                 "worker process cannot be started; see the limits of the system on processes and memory",
@@ -250,9 +267,21 @@ class Supervisor:
         text = (
             "worker process ends again and again; see its last log lines" if many else "worker process ended by itself"
         )
+        place.predecessor = self._memory_end(child, code)
+        if place.predecessor:
+            text = "worker process ran out of memory; what kills it again and again is dead after HEADRACE_MAX_STALLED"
+            facts["memory"] = place.predecessor
         logger.log(logging.ERROR if many else logging.WARNING, text, extra=facts)
         if place.fresh is None:
             self._replace_later(place)
+
+    def _memory_end(self, child: Child, code: int) -> str:
+        """Say how a process ran out of memory; nothing when there is no sign of it."""
+        before, self._oom_kills = self._oom_kills, self._count_oom_kills()
+        return describe_memory_end(child.pid, code, child.failed, child.pressed, self._oom_kills - before)
+
+    def _count_oom_kills(self) -> int:
+        return (self._group.oom_kills() or 0) if self._group is not None else 0
 
     def _replace_later(self, place: Place) -> None:
         if self._stopping:
@@ -263,10 +292,35 @@ class Supervisor:
 
     # Rolling restart
 
+    def _asked(self, child: Child) -> None:
+        """Replace a process whose memory is used up; the new one runs before it is told to stop."""
+        place = self._children[child]
+        if self._stopping or place.child is not child or child.retiring:
+            return
+        facts = child.pressed
+        logger.warning(
+            "worker process is replaced before its memory runs out",
+            extra={
+                "place": place.number,
+                "child": child.pid,
+                **({"used_mb": facts.used_mb, "budget_mb": facts.budget_mb} if facts is not None else {}),
+            },
+        )
+        self._wanted[place] = None
+        if self._rolling is None:
+            self._rolling = self._census.create_task(self._roll(), name="rolling restart", owner="supervisor")
+
     async def _roll(self) -> None:
         try:
-            while self._again:
+            while self._again or self._wanted:
+                if not self._again:
+                    place = next(iter(self._wanted))
+                    del self._wanted[place]
+                    if place.child is not None:
+                        await self._renew(place)
+                    continue
                 self._again = False
+                self._wanted.clear()
                 for place in self._places:
                     if not place.finished and not await self._renew(place):
                         break

@@ -1,0 +1,89 @@
+"""A running worker as the memory governor sees it: held back, let go, asked what it runs."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+from headrace.memory.governor import governor
+from headrace.worker.footprint import Footprints
+
+if TYPE_CHECKING:
+    from headrace.worker.running import Running
+    from headrace.worker.worker import Worker
+
+#: Jobs that are named to others.
+NAMED: Final = 10
+
+
+class Governed:
+    """Connect one running worker with the governor of its process.
+
+    Args:
+        worker: The worker.
+        parts: What runs in it.
+    """
+
+    def __init__(self, worker: Worker, parts: Running) -> None:
+        self._worker = worker
+        self._parts = parts
+        self.governor = governor()
+        self._footprints = Footprints(
+            parts.runners.values(), parts.slots.running, self.job_processes, self.governor.leaks
+        )
+        self._attached = False
+
+    def start(self) -> None:
+        """Let the governor hold the worker back, and set the collector for it."""
+        self._attached = True
+        self.governor.attach(self)
+
+    def close(self) -> None:
+        """Leave the governor, before the worker stops: it is held back no more."""
+        if self._attached:
+            self._attached = False
+            self.governor.detach(self)
+
+    def looked(self) -> None:
+        """Let the governor do what waits for a moment between two batches; called after each round trip."""
+        if self.governor.wants_calm and self._attached:
+            self.governor.calm()
+
+    @property
+    def concurrency(self) -> int:
+        """Slots that the worker has."""
+        return self._worker.concurrency
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it runs and holds no job."""
+        return not self._parts.slots.running and not self._parts.slots.buffer
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether everything that runs waits for something."""
+        return not self._parts.slots.buffer
+
+    def restrain(self, slots: int | None) -> None:
+        """Use no more slots than this, None for all that it has."""
+        self._parts.retuning.restrain(slots)
+
+    def stop_taking(self) -> None:
+        """Take no more jobs, and hand back what has not started."""
+        self._parts.take(on=False)
+
+    def resume_taking(self) -> None:
+        """Take jobs again."""
+        self._parts.take(on=True)
+
+    def job_processes(self) -> list[int]:
+        """Return the process ids of the children that run jobs."""
+        return self._parts.processes.pids()
+
+    def running_jobs(self) -> list[str]:
+        """Return task and id of some of the jobs that it runs."""
+        return [f"{attempt.task} {attempt.id}" for attempt in islice(self._parts.slots.running, NAMED)]
+
+    def arm(self, *, often: bool) -> None:
+        """Look at what memory does around the next job of each task."""
+        self._footprints.arm(often=often)
