@@ -31,16 +31,17 @@ class ThreadWait:
         member: What it was given.
         error: Why it gets nothing.
         busy: Whether its thread opens a connection meanwhile, for whoever is first in line then.
+        called: Whether it was woken to open one or to keep the time; it has to look, or to call another.
     """
 
-    __slots__ = ("_bell", "_rung", "busy", "deadline", "error", "member", "since")
+    __slots__ = ("_bell", "_rung", "busy", "called", "deadline", "error", "member", "since")
 
     def __init__(self, since: float, deadline: float) -> None:
         self.since = since
         self.deadline = deadline
         self.member: Member[Any] | None = None
         self.error: BaseException | None = None
-        self.busy = False
+        self.busy = self.called = False
         self._bell = allocate_lock()
         self._bell.acquire()
         self._rung = False
@@ -132,8 +133,9 @@ class Line:
                     self._ledger.give_back(wait.member.connection, time.monotonic(), usable=True)
                 self._step_down(wait)
             raise
-        with self._lock:
-            self._step_down(wait)
+        if wait.called or self._keeper is wait:
+            with self._lock:
+                self._step_down(wait)
         if wait.member is None:
             raise wait.error or pool_timeout(self._name, str(book.lane), waited=0, share=0, used=0, ahead=0, holders=[])
         return wait.member
@@ -152,11 +154,15 @@ class Line:
                 if wanted <= 0:
                     return
                 if isinstance(wait, ThreadWait) and not wait.busy:
+                    wait.called = True
                     wait.ring()
                     wanted -= 1
 
     def _step(self, book: LaneBook[Any], wait: ThreadWait) -> bool:
         """Open a connection or sleep; returns whether the wait is over."""
+        # Why: what is given to a waiting thread is given for good, so that looking at it needs no lock.
+        if wait.member is not None:
+            return True
         with self._lock:
             wait.woke()
             if wait.member is not None or wait.error is not None:
@@ -167,7 +173,7 @@ class Line:
             late = now >= wait.deadline and (due > now or wait.busy)
             if late:
                 raise self._timed_out(book, wait, now)
-            wait.busy = due <= now
+            wait.busy, wait.called = due <= now, False
             seconds = self._opening.begin() if wait.busy else 0.0
             until = wait.deadline if wait.busy else self._sleep_until(wait, due)
         if wait.busy:
@@ -186,6 +192,7 @@ class Line:
     def _step_down(self, wait: ThreadWait) -> None:
         if self._keeper is wait:
             self._keeper = None
+        wait.called = False
         self.nudge()
 
     def _timed_out(self, book: LaneBook[Any], wait: ThreadWait, now: float) -> Exception:
