@@ -28,6 +28,7 @@ change them together. `p` stands for the prefix (setting HEADRACE_PREFIX), `q` f
     p:{q}:log:ID     list   log lines of one job, bounded, expiring
     p:queues         set    names of the queues that were ever used
     p:workers        hash   worker -> msgpack facts (host, pid, queues, started, seen); bounded by removal of the gone
+    p:budget         hash   process -> "deadline places note" (connections under a lease), * -> their sum; expiring
     p:settings       hash   number -> a version of the fleet's settings, last -> the latest number; 100 versions
 
 Channels (pub/sub): `p:{q}:control` tells workers of a queue to cancel a job, pause or resume; `p:inbox:APP` carries
@@ -84,6 +85,11 @@ def queues_key(prefix: str) -> str:
 def workers_key(prefix: str) -> str:
     """Return the key of the registry of workers."""
     return f"{prefix}:workers"
+
+
+def budget_key(prefix: str) -> str:
+    """Return the key of the connections that the processes of the fleet share."""
+    return f"{prefix}:budget"
 
 
 def settings_key(prefix: str) -> str:

@@ -28,7 +28,7 @@ KINDS = {
     **dict.fromkeys(LISTS, "list"),
 }  # fmt: skip
 #: Keys of an app beside those of its queues.
-SHARED = {"queues": "set", "workers": "hash", "settings": "hash"}
+SHARED = {"queues": "set", "workers": "hash", "settings": "hash", "budget": "hash"}
 #: Fields of `meta`: the fence, since when the queue is paused, totals, and counts of a minute with that minute.
 META = re.compile(r"fence|paused|(m\d+)?(completed|failed|retried|stalled|spent_ms)|m\d+[a-z_]+@")
 HOLD = re.compile(rb"(\d+)([+-])(\d+)([+-])(.+)")
