@@ -133,9 +133,15 @@ class Crew:
         return app
 
     async def worker(
-        self, *, concurrency: int = 10, url: str | None = None, build: str = "build", lease: float = LEASE, **env: str
+        self,
+        *,
+        concurrency: int | None = 10,
+        url: str | None = None,
+        build: str = "build",
+        lease: float = LEASE,
+        **env: str,
     ) -> WorkerProcess:
-        """Start a worker process and wait until it reserves."""
+        """Start a worker process and wait until it reserves; without a concurrency it has that of its settings."""
         environment = {
             "REDIS_URL": url or self.url, "HEADRACE_PREFIX": self.prefix, VARIABLE: str(self._writing),
             "QUEUE_STALLED_INTERVAL": str(round(lease * 1000)), **env,

@@ -35,7 +35,7 @@ class Sayer(logging.Handler):
 async def main(build: str, queues: str, concurrency: str) -> None:
     module, _, name = build.partition(":")
     app: Headrace = getattr(importlib.import_module(module), name)()
-    worker = app.worker(queues.split(","), int(concurrency))
+    worker = app.worker(queues.split(","), None if concurrency == "None" else int(concurrency))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
     running = asyncio.ensure_future(worker.run())
     started = asyncio.ensure_future(worker.signals.started.wait())
