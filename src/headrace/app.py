@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from headrace.census import Census
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from headrace.arguments import Signature
     from headrace.census import CensusRow
     from headrace.events import Event, Subscription
+    from headrace.health.verdict import Health
     from headrace.job import Job
     from headrace.reason import Surroundings
     from headrace.retry import Backoff
@@ -74,6 +76,8 @@ class Headrace(OpenParts):
         self._session: Session | None = None
         self._opening: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         self._opened = 0
+        #: Those that somebody still holds; each leaves with its last reference.
+        self._workers: weakref.WeakSet[Worker] = weakref.WeakSet()
         self._live: LiveSettings | None = None
         self._sync = SyncSide(lambda: self.settings, self)
 
@@ -149,7 +153,7 @@ class Headrace(OpenParts):
         check_no_script_runs("opens an app")
         async with self._turn():
             if self._session is None:
-                self._session = await Session.open(self.settings, self._census, self, self.id)
+                self._session = await Session.open(self.settings, self._census, self, self.id, self.events.publish)
                 try:
                     await self._follow_fleet()
                 except BaseException:
@@ -312,7 +316,9 @@ class Headrace(OpenParts):
         limits = (
             dict(queues) if isinstance(queues, dict) else dict.fromkeys(queues or self.tasks.queues() or ["default"])
         )
-        return Worker(self, limits, concurrency, **options)
+        worker = Worker(self, limits, concurrency, **options)
+        self._workers.add(worker)
+        return worker
 
     def subscribe(self, event: str, callback: Callable[[Event], object], *, limit: int = 1024) -> Subscription:
         """Call back on events of this process: `job.completed`, `job.*`, `*`. Closed with the app.
@@ -323,6 +329,17 @@ class Headrace(OpenParts):
             limit: Events that wait for it at most.
         """
         return self.events.subscribe(event, callback, limit=limit)
+
+    async def health(self) -> Health:
+        """Say how the server, the way to it, this process's loop and its workers are, why, and what to do.
+
+        It asks the server anew, takes about a second at most, and raises nothing because of the server. Cancelling the
+        call gives up the wait; the probe goes on.
+
+        Raises:
+            UsageError: The app is not open.
+        """
+        return await self._open_session.monitor.health(lambda: [worker.state() for worker in self._workers])
 
     @property
     def fleet(self) -> Fleet:

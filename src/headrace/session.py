@@ -6,11 +6,13 @@ import asyncio
 import os
 import socket
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from headrace.clock import Clock
 from headrace.errors import HeadraceError, UsageError
+from headrace.health.monitor import Monitor
 from headrace.inbox import Inbox
 from headrace.keys import inbox_channel
 from headrace.memory.governor import governor
@@ -48,9 +50,18 @@ class Session:
         desk: What job handles ask of the app.
         app_id: Names the inbox of the app.
         server: The default server, when no URL is set.
+        publish: Called with the name of an event and its fields.
     """
 
-    def __init__(self, settings: Settings, census: Census, desk: Desk, app_id: str, server: ServerUse | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        census: Census,
+        desk: Desk,
+        app_id: str,
+        server: ServerUse | None,
+        publish: Callable[..., None] = lambda *_, **__: None,
+    ) -> None:
         address = parse_address(server.url if server is not None else settings.redis_url or "")
         self._settings = settings
         self._census = census
@@ -69,7 +80,17 @@ class Session:
         )
         self.user = self.pool.link(Lane.USER, "user", owner="app")
         self.control = self.pool.link(
-            Lane.CONTROL, "control", owner="app", on_push=self._pushed, on_reopen=self._reopened
+            Lane.CONTROL, "control", owner="app", on_push=self._pushed, on_reopen=self._reopened, on_lost=self._lost
+        )
+        self.monitor = Monitor(
+            self.control,
+            self.clock,
+            census,
+            interval=settings.health_interval,
+            threshold=settings.health_latency,
+            loop_threshold=settings.loop_lag_warn,
+            publish=publish,
+            pool_stats=self.pool.stats,
         )
         self.inbox = Inbox(self.store, self.control, self.user, inbox_channel(settings.prefix, app_id), census)
         self.sender = Sender(
@@ -77,7 +98,14 @@ class Session:
         )
 
     @classmethod
-    async def open(cls, settings: Settings, census: Census, desk: Desk, app_id: str) -> Self:
+    async def open(
+        cls,
+        settings: Settings,
+        census: Census,
+        desk: Desk,
+        app_id: str,
+        publish: Callable[..., None] = lambda *_, **__: None,
+    ) -> Self:
         """Find or start the server, connect, and start the clock.
 
         Raises:
@@ -88,10 +116,11 @@ class Session:
         server: ServerUse | None = None
         if settings.redis_url is None:
             server = await asyncio.to_thread(ensure_server, settings.data_dir)
-        session = cls(settings, census, desk, app_id, server)
+        session = cls(settings, census, desk, app_id, server, publish)
         try:
             await session._check_server()
             session.clock.start()
+            session.monitor.start()
         except BaseException:
             await session.close()
             raise
@@ -100,6 +129,7 @@ class Session:
     async def close(self) -> None:
         """Close everything; calls under way end with PoolClosed."""
         await self.inbox.close()
+        await self.monitor.close()
         await self.clock.close()
         await self.pool.close()
         if self._server is not None:
@@ -138,9 +168,11 @@ class Session:
 
     async def _check_server(self) -> None:
         timeout = self._settings.redis_acquire_timeout
+        sent = time.perf_counter()
         (text,) = await self.control.roundtrip(pack_command("INFO", "server"), 1, timeout=timeout)
         # Why: a server that forbids INFO to this user answers with an error; then the scripts tell what it cannot do.
         if isinstance(text, (bytes, str)):
+            self.monitor.calibrate(sent, time.perf_counter(), text)
             check_server_version(_parse_info(text))
 
     def _pushed(self, channel: bytes, message: bytes) -> None:
@@ -151,7 +183,11 @@ class Session:
             for callback in self._listeners.get(name, ()):
                 callback(name, message)
 
+    def _lost(self) -> None:
+        self.monitor.suspect()
+
     def _reopened(self) -> None:
+        self.monitor.suspect()
         self.inbox.reopened()
         for name, callbacks in self._listeners.items():
             for callback in callbacks:

@@ -10,6 +10,7 @@ from headrace.health.verdict import Finding, Status
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from headrace.health.facts import Facts
     from headrace.health.probe import Split
     from headrace.pool.link import Link
 
@@ -48,10 +49,10 @@ def explain_slow(slow: Sequence[Split], threshold: float, *, told_apart: bool) -
     )
 
 
-def explain_wait(link: Link, waited: float) -> Finding:
-    """Say why there is no answer after some seconds."""
+def explain_wait(link: Link, waited: float, facts: Facts | None) -> Finding:
+    """Say why there is no answer after some seconds; `facts` is the latest INFO."""
     if not link.is_open:
-        return explain(link.last_failure or "the connection is being opened", str(link.address))
+        return explain(link.last_failure or f"the connection to {link.address} is being opened", facts)
     return Finding(
         Status.UNHEALTHY,
         f"the server does not answer: nothing for {waited:.1f} s on an open connection to {link.address}; "

@@ -12,8 +12,6 @@ from headrace.health.verdict import Finding, Status
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Part of maxclients from which on new connections are about to be refused.
-CLIENTS_FULL: Final = 1.0
 #: Words of a refused or failed call, what they mean, and what to do; the first that is found counts.
 TROUBLES: Final = (
     (
@@ -138,18 +136,25 @@ def read_states(facts: Facts, before: Facts | None) -> list[Finding]:
     return found
 
 
-def explain(text: str, address: str) -> Finding:
+def explain(text: str, facts: Facts | None = None) -> Finding:
     """Turn what the server or the system answered in place of a reply into a finding.
 
+    Args:
+        text: The answer, or what an attempt to open a connection ended with.
+        facts: The latest INFO, None without any.
+
     Example:
-        >>> explain("LOADING Redis is loading the dataset in memory", "redis://db:6379/0").reason[:45]
+        >>> explain("LOADING Redis is loading the dataset in memory").reason[:45]
         'the server is loading its data and answers no'
     """
     for word, reason, remedy in TROUBLES:
         if word in text:
             return _bad(f"{reason} ({_short(text)})", remedy)
+    if facts is not None and "reset" in text and _is_full(facts):
+        # Why: the server says so and closes at once, and the system often drops what it said.
+        return _bad(f"{TROUBLES[1][1]} (they are reset, and at the last look it was full)", TROUBLES[1][2])
     return _bad(
-        f"{address} cannot be reached: {_short(text)}", "Check that the server runs and that REDIS_URL names it."
+        f"the server cannot be reached: {_short(text)}", "Check that the server runs and that REDIS_URL names it."
     )
 
 
@@ -215,8 +220,7 @@ def _read_clients(facts: Facts, before: Facts | None) -> list[Finding]:
     connected, maximum = facts.number("connected_clients"), facts.number("maxclients")
     refused = facts.number("rejected_connections") or 0.0
     fresh = 0.0 if before is None else refused - (before.number("rejected_connections") or 0.0)
-    full = connected is not None and maximum is not None and connected >= CLIENTS_FULL * maximum
-    if not full and fresh <= 0:
+    if not _is_full(facts) and fresh <= 0:
         return []
     text = f"the server is at maxclients: {connected or 0:.0f} connections of {maximum or 0:.0f}"
     if fresh > 0:
@@ -224,9 +228,14 @@ def _read_clients(facts: Facts, before: Facts | None) -> list[Finding]:
     return [Finding(Status.DEGRADED, text, TROUBLES[1][2])]
 
 
+def _is_full(facts: Facts) -> bool:
+    connected, maximum = facts.number("connected_clients"), facts.number("maxclients")
+    return connected is not None and maximum is not None and connected >= maximum
+
+
 def _bad(reason: str, remedy: str) -> Finding:
     return Finding(Status.UNHEALTHY, reason, remedy)
 
 
 def _short(text: str) -> str:
-    return text.rstrip(". ")[:200]
+    return text.rstrip(". ")[:300]

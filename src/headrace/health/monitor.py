@@ -28,7 +28,7 @@ from headrace.histogram import RecentHistogram
 from headrace.resp import pack_command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from headrace.census import Census
     from headrace.clock import Clock
@@ -181,13 +181,14 @@ class Monitor:
         waited = self._clock.now() - self._asked_at - self._watch.blocked
         if not asking.done() and waited >= NO_ANSWER * 0.95 and not self._closed:
             self._watch.judge()
-            self._take(explain_wait(self._link, waited))
+            self._take(explain_wait(self._link, waited, self._facts))
+            self._plan()
 
-    async def health(self, workers: tuple[WorkerState, ...] = ()) -> Health:
+    async def health(self, workers: Callable[[], Sequence[WorkerState]] = tuple) -> Health:
         """Look, and return the verdict; takes about a second at most and raises nothing.
 
         Args:
-            workers: The workers of this process.
+            workers: Returns the workers of this process.
         """
         deadline = self._clock.now() + NO_ANSWER
         await self.look()
@@ -197,14 +198,15 @@ class Monitor:
         if self.redis is not Status.UNHEALTHY and not self._closed:
             now = self._clock.now()
             await self._inquiry.ask(now, max(0.0, deadline - now))
-        return self._build(workers)
+        return self._build(workers())
 
     def _is_worsening(self) -> bool:
         return self._condition.machine.worsening or self._watch.machine.worsening
 
     async def _due(self) -> None:
+        # Why only here: who looks out of curiosity shall not make the clock look less often.
+        self._patience = min(self._patience + 1, DOUBLINGS)
         await self.look()
-        self._plan()
 
     def _plan(self) -> None:
         """Set the next look: soon while something is amiss or undecided, else an interval later."""
@@ -213,7 +215,6 @@ class Monitor:
         wait = self._interval
         if not (self._condition.is_quiet and self._watch.is_quiet):
             wait = min(self._interval, LOOK_AGAIN * 2**self._patience)
-            self._patience = min(self._patience + 1, DOUBLINGS)
         self._alarm.set(self._clock.now() + wait)
 
     def _ask(self) -> asyncio.Task[None]:
@@ -227,12 +228,13 @@ class Monitor:
         try:
             error = await self._exchange()
             if error is not None and not self._closed:
-                self._take(explain(self._link.last_failure or str(error), str(self._link.address)))
+                self._take(explain(self._link.last_failure or str(error), self._facts))
             await asyncio.sleep(LOOP_LOOK - self._clock.now() + self._asked_at)
         finally:
             self._watch.stop()
             self._asking = None
         self._watch.judge()
+        self._plan()
 
     async def _exchange(self) -> HeadraceError | None:
         """Send the question and take its answer; returns what came instead."""
@@ -279,7 +281,7 @@ class Monitor:
     def _answer(self, reply: Any, sent: float, received: float, blocked: float, *, timed: bool) -> None:
         """Take an answer: when it was asked for and came (perf_counter), how long the loop was blocked meanwhile."""
         if isinstance(reply, Exception) and not (str(reply).startswith("NOPERM") and self._command == INFO):
-            self._take(explain(str(reply), str(self._link.address)))
+            self._take(explain(str(reply)))
             return
         before, facts = self._facts, None
         if isinstance(reply, Exception):
@@ -336,7 +338,7 @@ class Monitor:
         facts = self._facts or Facts({})
         return run_checks(Seen(facts, inquiry.save, inquiry.fsync, inquiry.slow, skew, self._offset.width / 2))
 
-    def _build(self, workers: tuple[WorkerState, ...]) -> Health:
+    def _build(self, workers: Sequence[WorkerState]) -> Health:
         now, split, checks = self._clock.now(), self._split, self._checks()
         findings = [
             *self._condition.findings(),
@@ -361,6 +363,12 @@ class Monitor:
             checks=checks,
             checks_age=self._inquiry.age(now),
             pool=dataclasses.asdict(self._pool_stats()),
-            workers=workers,
+            workers=tuple(self._with_server(worker) for worker in workers),
             at=time.time(),
         )
+
+    def _with_server(self, worker: WorkerState) -> WorkerState:
+        """Say that a worker is not consuming while the server serves nobody."""
+        if self.redis is not Status.UNHEALTHY:
+            return worker
+        return dataclasses.replace(worker, ready=False, reasons=(*worker.reasons, *self.reasons))

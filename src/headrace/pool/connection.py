@@ -283,7 +283,10 @@ class Connection(asyncio.Protocol):
         if self._closing:
             self._fail(PoolClosed(f"The connection '{self.name}' to {self.address} was closed during the call."))
         else:
-            reason = str(exc) if exc is not None else "it was closed"
+            # Why: a server that is at maxclients says so in place of the first reply, and closes.
+            replies = [reply for flight in self._flights for reply in flight.replies]
+            said = next((reply for reply in replies if isinstance(reply, ServerReplyError)), None)
+            reason = str(exc or said or "it was closed")
             text = f"The connection '{self.name}' to {self.address} broke: {reason}"
             self._break(ConnectionLost(text + ". It is opened again."))
         if self._closed is not None and not self._closed.done():

@@ -193,6 +193,11 @@ class Running:
             self.flights.jobs_total, slots.stalls_seen,
         )  # fmt: skip
 
+    @property
+    def jobs_trouble(self) -> str:
+        """Why the jobs lane has no connection; empty when it has one, or waits for its first."""
+        return "" if self._jobs_link.is_open else self._jobs_link.last_failure
+
     # What the parts tell each other
 
     def _part_ended(self, task: asyncio.Task[None]) -> None:

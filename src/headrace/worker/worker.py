@@ -13,12 +13,14 @@ from headrace.errors import OptionError, UsageError
 from headrace.ids import random_name
 from headrace.options import check_seconds, check_whole
 from headrace.store.store import check_queue_name
+from headrace.worker.readiness import describe
 from headrace.worker.running import Running, WorkerStats
 from headrace.worker.signals import WorkerSignals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from headrace.health.verdict import WorkerState
     from headrace.worker.host import Host
 
 
@@ -149,6 +151,10 @@ class Worker:
         if self._parts is not None:
             return self._parts.stats()
         return self._final or WorkerStats(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+
+    def state(self) -> WorkerState:
+        """Say whether the worker is consuming: it takes jobs, or would if there were any; else why not."""
+        return describe(self, self._parts)
 
     def __repr__(self) -> str:
         """Name the worker and its queues."""

@@ -1,0 +1,124 @@
+"""What tests of health share: a call with its time, the events that it caused, and ways to harm a server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from headrace.errors import HeadraceError
+from headrace.pool.address import parse_address
+from headrace.resp import pack_command
+from tests.support.raw import Raw
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from headrace import Headrace
+    from headrace.health.verdict import Health
+
+#: A call of `health` returns within this time whatever the server does, seconds: 0.8 and what a busy machine adds.
+BOUND = 1.4
+DEADLINE = 15.0
+#: Keeps the server from everything else for ARGV[1] milliseconds.
+BUSY = """
+local function now() local t = redis.call('TIME'); return t[1] * 1000 + t[2] / 1000 end
+local stop = now() + tonumber(ARGV[1])
+while now() < stop do end
+return 1
+"""
+
+
+def send(url: str, *words: str | bytes | int) -> Any:
+    """Send one command outside of a transaction, in which some may not stand."""
+    with Raw(url) as raw:
+        (reply,) = raw.link.roundtrip(pack_command(*words), 1)
+    assert not isinstance(reply, Exception), reply
+    return reply
+
+
+async def timed(app: Headrace) -> Health:
+    """Call `health`; it must return in time."""
+    began = time.monotonic()
+    health = await app.health()
+    took = time.monotonic() - began
+    assert took < BOUND, f"health() took {took:.2f} s"
+    return health
+
+
+async def until_status(app: Headrace, redis: str) -> Health:
+    """Call `health` until it says so."""
+    deadline = time.monotonic() + DEADLINE
+    while (health := await timed(app)).redis != redis:
+        assert time.monotonic() < deadline, f"never {redis}: {health.reasons}"
+        await asyncio.sleep(0.02)
+    return health
+
+
+class Events:
+    """The events of an app about its server and pool."""
+
+    def __init__(self, app: Headrace) -> None:
+        self.seen: list[tuple[str, dict[str, Any]]] = []
+        self._news = asyncio.Event()
+        for pattern in ("redis.*", "pool.*"):
+            app.subscribe(pattern, self._take)
+
+    def named(self, name: str) -> list[dict[str, Any]]:
+        return [fields for seen, fields in self.seen if seen == name]
+
+    async def until(self, name: str, count: int = 1) -> dict[str, Any]:
+        """Wait for the event to have happened so often, and return the last."""
+        async with asyncio.timeout(DEADLINE):
+            while len(found := self.named(name)) < count:
+                self._news.clear()
+                await self._news.wait()
+        return found[-1]
+
+    def _take(self, event: Any) -> None:
+        self.seen.append((event.name, dict(event.fields)))
+        self._news.set()
+
+
+@contextlib.contextmanager
+def busy_server(url: str, milliseconds: int) -> Iterator[threading.Event]:
+    """Keep a server busy with one long script after the other; the event is set once the first has ended."""
+    stop, struck = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with Raw(url) as raw:
+            while not stop.is_set():
+                with contextlib.suppress(HeadraceError):
+                    raw("EVAL", BUSY, 0, milliseconds)
+                struck.set()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield struck
+    finally:
+        stop.set()
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
+
+
+def fill_up_clients(url: str) -> list[socket.socket]:
+    """Open connections until the server refuses one."""
+    held: list[socket.socket] = []
+    while len(held) < 100:
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        client.settimeout(DEADLINE)
+        client.connect(str(parse_address(url).path))
+        try:
+            client.sendall(pack_command("PING"))
+            answer = client.recv(1_000)
+        except OSError:
+            answer = b""
+        if not answer.startswith(b"+"):
+            client.close()
+            return held
+        held.append(client)
+    raise AssertionError("the server never refused a connection")
