@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from headrace.clock import Clock
 from headrace.errors import HeadraceError, UsageError
-from headrace.health.monitor import Monitor
 from headrace.inbox import Inbox
 from headrace.keys import inbox_channel
 from headrace.memory.governor import governor
@@ -62,6 +61,9 @@ class Session:
         server: ServerUse | None,
         publish: Callable[..., None] = lambda *_, **__: None,
     ) -> None:
+        # Why here: only an open app needs it, and it would cost each import of the package.
+        from headrace.health.monitor import Monitor  # noqa: PLC0415 - as said above
+
         address = parse_address(server.url if server is not None else settings.redis_url or "")
         self._settings = settings
         self._census = census

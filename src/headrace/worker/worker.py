@@ -13,7 +13,6 @@ from headrace.errors import OptionError, UsageError
 from headrace.ids import random_name
 from headrace.options import check_seconds, check_whole
 from headrace.store.store import check_queue_name
-from headrace.worker.readiness import describe
 from headrace.worker.running import Running, WorkerStats
 from headrace.worker.signals import WorkerSignals
 
@@ -154,6 +153,9 @@ class Worker:
 
     def state(self) -> WorkerState:
         """Say whether the worker is consuming: it takes jobs, or would if there were any; else why not."""
+        # Why here: few ask, and it would cost each import of the package.
+        from headrace.worker.readiness import describe  # noqa: PLC0415 - as said above
+
         return describe(self, self._parts)
 
     def __repr__(self) -> str:
