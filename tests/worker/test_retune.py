@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from headrace.memory.restraint import Restraint
+from headrace.memory.steps import Step
 from headrace.resp import pack_command
 from tests.live import DEADLINE, Gate, fresh_app, opened, until, working
 
@@ -158,6 +160,24 @@ async def test_what_the_worker_was_given_does_not_follow_the_settings(make_app: 
     assert worker.concurrency == 5
     assert limits == {"one": 2, "two": 3}
     assert [text.partition(" (")[0] for text in kept] == ["QUEUE_CONCURRENCY", "HEADRACE_QUEUE_LIMITS of 'one'"]
+
+
+def test_a_worker_that_gets_more_slots_is_not_held_back_for_the_lack_of_memory() -> None:
+    class Stub:
+        concurrency = 4
+        held: ClassVar[list[int | None]] = []
+
+        def restrain(self, slots: int | None) -> None:
+            self.held.append(slots)
+
+    worker, restraint = Stub(), Restraint()
+    restraint.attach(worker)  # type: ignore[arg-type]  # as much of a worker as this asks for
+
+    worker.concurrency = 100
+    said = [restraint._limit_slots(Step.NORMAL), restraint._limit_slots(Step.HIGH), restraint._limit_slots(Step.NORMAL)]
+
+    assert said == ["", "50 of 100 slots are used", "100 of 100 slots are used"]
+    assert worker.held == [50, None]
 
 
 async def test_thresholds_and_what_is_kept_follow_the_settings(make_app: Callable[..., Headrace]) -> None:

@@ -96,6 +96,8 @@ class Restraint:
         self.baseline: Reading | None = None
         self._next_ask = float("-inf")
         self._stopped = False
+        #: Workers that have fewer slots than they want.
+        self._held: set[Restrained] = set()
 
     @property
     def is_idle(self) -> bool:
@@ -114,6 +116,7 @@ class Restraint:
     def detach(self, worker: Restrained) -> None:
         """Forget a worker that stops."""
         self.workers.pop(worker, None)
+        self._held.discard(worker)
 
     def job_processes(self) -> list[int]:
         """Return the children of all workers that run jobs."""
@@ -172,12 +175,14 @@ class Restraint:
         said = ""
         for worker, allowed in self.workers.items():
             concurrency = worker.concurrency
-            if step < Step.HIGH and allowed >= concurrency:
+            # Why: a worker that was given more slots than it had is not held back by that.
+            if step < Step.HIGH and (allowed >= concurrency or worker not in self._held):
                 self.workers[worker] = concurrency
                 continue
             slots = plan_slots(allowed, concurrency, step)
             if slots != allowed:
                 self.workers[worker] = slots
                 worker.restrain(slots if slots < concurrency else None)
+                (self._held.add if slots < concurrency else self._held.discard)(worker)
                 said = f"{slots} of {concurrency} slots are used"
         return said
