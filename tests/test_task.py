@@ -429,6 +429,8 @@ BAD_OPTIONS: list[tuple[str, Any, str]] = [
     ("hard_timeout", math.nan, "seconds from"),
     ("max_age", 0, "seconds from"),
     ("max_age", math.inf, "seconds from"),
+    ("memory_limit_mb", 0, "a whole number from 1"),
+    ("memory_limit_mb", 64, "needs a process of its own"),
     ("keep_result", -0.001, "seconds from 0"),
     ("keep_result", math.nan, "seconds from 0"),
     ("keep_result", 10**30, "seconds from 0"),

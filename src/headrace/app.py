@@ -103,6 +103,7 @@ class Headrace(OpenParts):
         retry_on: type[Exception] | tuple[type[Exception], ...] = Exception,
         max_age: float | None = None,
         process: bool = False,
+        memory_limit_mb: int | None = None,
     ) -> TaskDecorator: ...
     def task(self, function: Any = None, /, **options: Any) -> Any:  # type: ignore[misc]  # options are checked below
         """Register a function as a task; see `headrace.options.TaskOptions` for the options.

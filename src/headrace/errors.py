@@ -26,6 +26,7 @@ The branches follow what the caller can do about it::
         ├── JobNotFound          no such job, or its outcome was not kept
         ├── JobTimeout           the attempt ran past the task's timeout               (TimeoutError)
         ├── ProcessDied          the child process of the attempt ended by itself
+        ├── MemoryExceeded       the attempt needed more memory than its task may     (MemoryError)
         ├── RemoteError          the task raised in a child process what this process does not know
         ├── LeaseLost            the worker's hold on the job ran out; nothing was recorded
         ├── UnknownTask          the job names a task that this process has not registered
@@ -189,6 +190,10 @@ class ProcessDied(JobError):
     def __init__(self, message: str, *, code: int | None = None) -> None:
         super().__init__(message)
         self.code = code
+
+
+class MemoryExceeded(JobError, MemoryError):
+    """Report an attempt that needed more memory than its task may, or than its child process could get."""
 
 
 class RemoteError(JobError):

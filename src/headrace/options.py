@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MAX_SECONDS: Final = 31_536_000.0
 MAX_ATTEMPTS: Final = 1_000
 MAX_KEY_CHARACTERS: Final = 500
+MAX_MEMORY_MB: Final = 16_777_216
 
 
 class Priority(IntEnum):
@@ -50,6 +51,8 @@ class TaskOptions:
         retry_on: Exceptions that are worth another attempt; any other is final.
         max_age: A job older than this is dead instead of being tried again; None for no limit.
         process: Run a plain function in a child process, which is killed at its timeout.
+        memory_limit_mb: Most memory that a job may add to what its child process has, MB; None for no limit. Needs
+            `process=True`: what a coroutine or a thread takes cannot be told from what its worker takes.
     """
 
     name: str
@@ -64,6 +67,7 @@ class TaskOptions:
     retry_on: tuple[type[Exception], ...] = (Exception,)
     max_age: float | None = None
     process: bool = False
+    memory_limit_mb: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +151,11 @@ def check_task_options(options: TaskOptions, function: Callable[..., Any]) -> Ta
             check_seconds(where + name, getattr(options, name), low=0.001)
     if options.keep_result is not None:
         check_seconds(where + "keep_result", options.keep_result)
+    if options.memory_limit_mb is not None:
+        check_whole(where + "memory_limit_mb", options.memory_limit_mb, 1, MAX_MEMORY_MB)
+        if not options.process:
+            text = f"{where}memory_limit_mb={options.memory_limit_mb} needs a process of its own"
+            raise OptionError(text + ". Make the task a plain def with process=True, or drop the limit.")
     if options.hard_timeout is not None and options.timeout is not None and options.hard_timeout < options.timeout:
         text = f"{where}hard_timeout={options.hard_timeout:g} is shorter than timeout={options.timeout:g}"
         raise OptionError(text + ". The soft timeout comes first.")

@@ -13,5 +13,9 @@ def die() -> None:
     os._exit(3)
 
 
+def need_memory() -> int:
+    return len(bytes(512 * 1_048_576))
+
+
 def raise_unknown() -> None:
     raise Unknown("of its own kind")

@@ -204,6 +204,11 @@ async def process_died(stage: Stage) -> None:
     await failure(app, app.task(name="die", attempts=1, process=True)(tasks.die))
 
 
+async def memory_exceeded(stage: Stage) -> None:
+    app = stage.make_app()
+    await failure(app, app.task(name="big", attempts=1, process=True, memory_limit_mb=64)(tasks.need_memory))
+
+
 async def remote(stage: Stage) -> None:
     app = stage.make_app()
     seen: list[Exception] = []
@@ -296,6 +301,7 @@ TABLE: dict[type[HeadraceError], tuple[Callable[[Stage], Awaitable[None]], list[
     errors.JobNotFound: (job_not_found, ["job nowhere is not in queue 'default'", "Set keep_result="]),
     errors.JobTimeout: (job_timeout, ["'slow' ran past its soft timeout", "raise timeout= of the task"]),
     errors.ProcessDied: (process_died, ["'die'", "exit status 3", "os._exit, or its standard error says why"]),
+    errors.MemoryExceeded: (memory_exceeded, ["task 'big'", "more memory than its 64 MB", "Raise memory_limit_mb="]),
     errors.RemoteError: (remote, ["of its own kind"]),
     errors.LeaseLost: (lease_lost, ["not held by this worker any more", "Stop; another worker runs it"]),
     errors.UnknownTask: (

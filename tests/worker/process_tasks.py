@@ -216,3 +216,8 @@ def follow(name: str, number: int) -> str:
 
 def has_loaded_pickle() -> bool:
     return bool({"pickle", "_pickle", "multiprocessing"} & sys.modules.keys())
+
+
+def take(megabytes: int) -> int:
+    """Use so much memory."""
+    return len(bytes(megabytes * 1_048_576))

@@ -94,6 +94,12 @@ def find_group(root: Path = Path("/")) -> Group | None:
     return None
 
 
+def count_oom_kills() -> int:
+    """Return how many processes the kernel has killed in the control group of this one, 0 when it does not count."""
+    group = find_group()
+    return 0 if group is None else group.oom_kills() or 0
+
+
 def _membership(lines: list[str], version: int) -> str | None:
     for line in lines:
         _, controllers, path = [*line.split(":", 2), "", ""][:3]

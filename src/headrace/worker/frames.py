@@ -60,6 +60,8 @@ class Call(msgspec.Struct, tag="call", array_like=True, frozen=True):
     fence: int
     #: Seconds since the epoch, None without a timeout.
     deadline: float | None
+    #: Most memory that the job may add to that of the process, MB; 0 for no limit.
+    memory_limit_mb: int = 0
 
 
 class Noted(msgspec.Struct, tag="noted", array_like=True, frozen=True):

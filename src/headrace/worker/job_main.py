@@ -30,6 +30,7 @@ from headrace.context import MAX_TEXT, check_progress, running
 from headrace.errors import LeaseLost, RecordTooLarge, RemoteError, UsageError
 from headrace.record import encode_value
 from headrace.worker.attempt import add_follower
+from headrace.worker.ceiling import ceiling
 from headrace.worker.frames import (
     LENGTH_BYTES,
     Begin,
@@ -177,7 +178,8 @@ class Jobs:
             function, signature = self.find(call.task, call.location)
             arguments = signature.decode_arguments(call.arguments)
             keywords = signature.decode_keywords(call.keywords)
-            result = contextvars.copy_context().run(_run, job, function, arguments, keywords)
+            with ceiling(call.task, call.memory_limit_mb):
+                result = contextvars.copy_context().run(_run, job, function, arguments, keywords)
             done = Done(msgspec.Raw(self._encode(call.task, result)), job.follows)
         except BaseException as error:  # noqa: BLE001 - the edge of a job: whatever it raises is recorded
             return describe(_without_own_frames(error))

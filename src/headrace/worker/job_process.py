@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from headrace.census import Kind
 from headrace.errors import HeadraceError, ProcessDied, RecordCorrupt, UsageError
+from headrace.memory.cgroup import count_oom_kills
 from headrace.worker.frames import Begin, Call, Done, Failed, FrameReader, Message, Note, Noted, Ready, pack
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class JobProcess(asyncio.Protocol):
         self._socket = ours
         self.pid = self._process.pid
         self._entry = census.add(Kind.PROCESS, f"job process {self.pid}", "worker")
+        self._oom_kills = count_oom_kills()
         self._pidfd = -1
         if hasattr(os, "pidfd_open"):
             # A process that may open no more files is waited for as on systems without such a descriptor.
@@ -174,6 +176,8 @@ class JobProcess(asyncio.Protocol):
             return f"{what} was killed by signal {-code}."
         text = f"{what} was killed by {number.name}"
         if number is signal.SIGKILL:
+            if count_oom_kills() > self._oom_kills:
+                return text + " by the kernel: the memory of its control group ran out. Raise its limit, or do less."
             return text + ", not by its worker. The kernel does so when memory runs out: its log says whether it did."
         if number in _CRASHES:
             return text + ". Native code crashed; its standard error says in which function."

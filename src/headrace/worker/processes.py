@@ -158,6 +158,7 @@ class Processes:
             attempt=attempt.number,
             fence=attempt.fence,
             deadline=None if deadline is None else deadline.timestamp(),
+            memory_limit_mb=task.options.memory_limit_mb or 0,
         )
 
     def _result(self, attempt: Attempt, task: Task[Any, Any, Any], answer: Done) -> Any:
