@@ -40,7 +40,7 @@ def test_json_lists_every_setting_with_value_source_and_default(monkeypatch: pyt
 def test_a_password_is_masked(monkeypatch: pytest.MonkeyPatch, options: list[str]) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://app:s3cret@host:6379/0")
 
-    result = CliRunner().invoke(config, ["show", *options])
+    result = CliRunner().invoke(config, ["show", "--local", *options])
 
     assert "redis://app:***@host:6379/0" in result.stdout
     assert "s3cret" not in result.output
@@ -50,7 +50,7 @@ def test_a_password_is_masked(monkeypatch: pytest.MonkeyPatch, options: list[str
 def test_a_line_without_a_terminal_holds_one_setting() -> None:
     result = CliRunner().invoke(config, ["show"])
 
-    assert "QUEUE_STALLED_INTERVAL=30000 ms  source default  default 30000" in result.stdout.splitlines()
+    assert "QUEUE_STALLED_INTERVAL=30000 ms  source default  default 30000  live" in result.stdout.splitlines()
     assert len(result.stdout.splitlines()) == len(SETTINGS)
 
 
@@ -69,7 +69,7 @@ def test_a_wrong_setting_ends_with_code_2_and_its_name(tmp_path: Path) -> None:
 def test_a_terminal_gets_a_table_with_values_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://[fe80::1]:6379/0")
 
-    result = CliRunner().invoke(config, ["show"], env={"FORCE_COLOR": "1", "COLUMNS": "200"})
+    result = CliRunner().invoke(config, ["show", "--local"], env={"FORCE_COLOR": "1", "COLUMNS": "200"})
 
     assert result.exit_code == 0
     assert "redis://[fe80::1]:6379/0" in result.stdout

@@ -20,12 +20,15 @@ UrlOption = Annotated[
 ]
 
 
-def with_app(url: str | None, work: Callable[[Headrace], Coroutine[Any, Any, T]]) -> T:
+def with_app(
+    url: str | None, work: Callable[[Headrace], Coroutine[Any, Any, T]], *, patience: float | None = None
+) -> T:
     """Open an app, do one piece of work with it, and close it.
 
     Args:
         url: Server; None takes it from the settings.
         work: Called with the open app.
+        patience: Longest wait for the server in seconds; None takes it from the settings.
 
     Raises:
         HeadraceError: The server could not be reached, or the work failed.
@@ -33,7 +36,7 @@ def with_app(url: str | None, work: Callable[[Headrace], Coroutine[Any, Any, T]]
     from headrace.app import Headrace
 
     async def run() -> T:
-        async with Headrace(url) as app:
+        async with Headrace(url, settings={"redis_acquire_timeout": patience}) as app:
             return await work(app)
 
     return asyncio.run(run())

@@ -66,7 +66,7 @@ def encode_figures(app_id: str, pool: Any, followers: Iterable[Follower]) -> byt
             pid=os.getpid(),
             pool_maximum=stats.maximum,
             pool_total=stats.total,
-            pool_waiting=getattr(stats, "waiting_now", stats.waiting),
+            pool_waiting=getattr(stats, "waiting_highest", stats.waiting),
             workers=len(told),
             concurrency=sum(figures["concurrency"] for figures in told),
             running=sum(figures["running"] for figures in told),
