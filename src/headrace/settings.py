@@ -12,9 +12,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from headrace.errors import SettingError
+from headrace.settings_auto import AUTO, AutoWhole
 from headrace.settings_entry import Setting, Source, declare, read_declarations
 from headrace.settings_env import (
     Choice,
@@ -54,11 +55,11 @@ class Settings:
         "Server that holds the queues; without one, a server is started on a private socket.",
         change="local",
     )
-    redis_max_connections: int = declare(
+    redis_max_connections: int | Literal["auto"] = declare(
         "REDIS_MAX_CONNECTIONS",
-        Whole(4, 10_000),
+        AutoWhole(4, 10_000),
         100,
-        "Most connections that the pool of one process ever holds.",
+        "Most connections that the pool of one process ever holds; auto follows the load within the fleet's share.",
         change="live",
     )
     redis_min_connections: int = declare(
@@ -66,6 +67,13 @@ class Settings:
         Whole(0, 10_000),
         20,
         "Connections that the pool keeps open when idle; never above REDIS_MAX_CONNECTIONS.",
+        change="live",
+    )
+    pool_fleet_share: int = declare(
+        "HEADRACE_POOL_FLEET_SHARE",
+        Whole(1, 100, unit="%"),
+        80,
+        "Share of the server's maxclients that all processes together stay under when their maximum is auto.",
         change="live",
     )
     redis_acquire_timeout: float = declare(
@@ -251,15 +259,16 @@ class Settings:
         for setting in SETTINGS:
             source = self.sources.get(setting.field, "argument")
             object.__setattr__(self, setting.field, setting.check(getattr(self, setting.field), source))
+        maximum = self.redis_max_connections
+        if maximum == AUTO:
+            return
         # Why: who lowers only the maximum means fewer connections, not an error about a default they never saw.
         if "redis_min_connections" not in self.sources and self.redis_min_connections == MINIMUM.default:
-            object.__setattr__(
-                self, "redis_min_connections", min(self.redis_min_connections, self.redis_max_connections)
-            )
-        if self.redis_min_connections > self.redis_max_connections:
+            object.__setattr__(self, "redis_min_connections", min(self.redis_min_connections, maximum))
+        if self.redis_min_connections > maximum:
             raise SettingError(
                 f"REDIS_MIN_CONNECTIONS={self.redis_min_connections}: expected at most REDIS_MAX_CONNECTIONS="
-                f"{self.redis_max_connections}. Lower the first, or raise the second.",
+                f"{maximum}. Lower the first, or raise the second.",
                 variable="REDIS_MIN_CONNECTIONS",
                 value=str(self.redis_min_connections),
                 expected="a whole number from 0 to REDIS_MAX_CONNECTIONS",
