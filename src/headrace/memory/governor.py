@@ -49,21 +49,25 @@ CALM_PATIENCE: Final = 2.0
 class Governor:
     """Watch the memory of this process and act on it.
 
+    Args:
+        reader: Reads what is used; another one only in tests.
+
     Attributes:
         wants_calm: Something waits for a moment between two batches of jobs: call `calm` then.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reader: Reader | None = None) -> None:
         self.collector = Collector()
         self.leaks = Leaks()
         self.wants_calm = False
         self._members = Members(self.tick, self._driven)
-        self._reader = Reader()
+        self._reader = reader or Reader()
         self._actions = Actions(self.collector)
         self._restraint = Restraint()
         self._alerts = Alerts(self._members.publish)
         self._series = Series()
         self._recent: Slope = NO_SLOPE
+        self._last: Reading | None = None
         self._pacing = Pacing()
         self._step = Step.NORMAL
         self._processes = 1
@@ -291,9 +295,13 @@ class Governor:
         """Read again before the next due time when memory is short, or grows so that it soon may be."""
         interval = self._members.settings.memory_interval
         wait = min(interval, SOON) if self._step >= Step.HIGH or self._relief_since else interval
-        if self._recent.grows:
+        rate = self._recent.value if self._recent.grows else 0.0
+        if self._last is not None and reading.at > self._last.at:
+            rate = max(rate, (reading.used_bytes - self._last.used_bytes) / (reading.at - self._last.at))
+        self._last = reading
+        if rate > 0.0:
             left = self._thresholds.critical * reading.limit.budget_bytes - reading.used_bytes
-            wait = min(wait, max(0.0, left / self._recent.value) / 4)
+            wait = min(wait, max(0.0, left / rate) / 4)
         if wait < interval:
             self._members.sooner(max(SOONEST, wait))
 
