@@ -128,7 +128,7 @@ async def stage(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
 
 async def test_each_step_is_told_once_and_so_is_the_recovery(stage: Stage) -> None:
     for used in (700, 810, 840, 830, 910, 905, 960, 955, 860, 820, 740, 730):
-        stage.read(used, after=120.0)
+        stage.read(used, after=24.0)
 
     assert await stage.app.names() == ["elevated", "high", "critical", "recovered"]
     critical = stage.app.heard[2]
