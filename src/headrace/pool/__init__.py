@@ -1,4 +1,4 @@
-"""Connections to the server: links that reopen and pools that lend, in lanes under one maximum. Nothing here knows jobs.
+"""Connections to the server: links that reopen, pools that lend, lanes under one maximum. Nothing here knows jobs.
 
 `ConnectionPool` is a drop-in for `redis.asyncio.Redis(connection_pool=...)`, `headrace.pool.sync.ConnectionPool` for
 `redis.Redis`. The names are loaded on first use, since importing redis-py costs more than importing Headrace.
