@@ -10,7 +10,7 @@ from headrace.errors import ConnectionLost, HeadraceError, PoolClosed, ResultTim
 
 if TYPE_CHECKING:
     from headrace.census import Census
-    from headrace.pool.link import Link
+    from headrace.pool.carrier import Carrier
     from headrace.store.store import Store
 
 #: Outcomes that one app may wait for at once.
@@ -28,7 +28,7 @@ class Inbox:
         census: Where the look-again after a break is counted.
     """
 
-    def __init__(self, store: Store, link: Link, user: Link, channel: str, census: Census) -> None:
+    def __init__(self, store: Store, link: Carrier, user: Carrier, channel: str, census: Census) -> None:
         self._store = store
         self._link = link
         self._user = user

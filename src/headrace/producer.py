@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from headrace.job import Desk
-    from headrace.pool.link import Link
-    from headrace.pool.sync_link import SyncLink
+    from headrace.pool.carrier import Carrier, SyncCarrier
     from headrace.store.store import Store
     from headrace.task import Batch
 
@@ -48,7 +47,7 @@ class Sender:
         self._where = where
         self._known: set[str] = set()
 
-    async def send(self, link: Link, batch: Batch) -> list[Job[Any]]:
+    async def send(self, link: Carrier, batch: Batch) -> list[Job[Any]]:
         """Send a batch; raises ConnectionLost or CommandRefused."""
         timed = _Timed(link, self.timeout)
         while batch.queue not in self._known:
@@ -77,7 +76,7 @@ class Sender:
                     break
         return self._jobs(batch, holders)
 
-    def send_sync(self, link: SyncLink, batch: Batch) -> list[Job[Any]]:
+    def send_sync(self, link: SyncCarrier, batch: Batch) -> list[Job[Any]]:
         """Send a batch from synchronous code; raises ConnectionLost or CommandRefused."""
         holders: list[str] = []
         for part in _parts(batch):
@@ -88,6 +87,7 @@ class Sender:
                 note = pack_command("SADD", queues_key(self._store.prefix), batch.queue)
                 try:
                     replies = self._store.run_sync(timed, [note, *payloads])
+                    _raise_lost(replies)
                 except ConnectionLost:
                     resent = True
                     if timed.is_over:
@@ -123,12 +123,19 @@ class Sender:
         self._known.add(queue)
 
 
+def _raise_lost(replies: list[Any]) -> None:
+    """Raise the ConnectionLost that stands for a reply: the name of the queue may go to another node than its jobs."""
+    for reply in replies:
+        if isinstance(reply, ConnectionLost):
+            raise reply
+
+
 class _Timed:
     """A link whose round trips have to end by one time."""
 
     __slots__ = ("_deadline", "_link")
 
-    def __init__(self, link: Link, timeout: float) -> None:
+    def __init__(self, link: Carrier, timeout: float) -> None:
         self._link = link
         self._deadline = time.monotonic() + timeout
 
@@ -146,7 +153,7 @@ class _TimedSync:
 
     __slots__ = ("_deadline", "_link")
 
-    def __init__(self, link: SyncLink, timeout: float) -> None:
+    def __init__(self, link: SyncCarrier, timeout: float) -> None:
         self._link = link
         self._deadline = time.monotonic() + timeout
 

@@ -16,21 +16,24 @@ from headrace.inbox import Inbox
 from headrace.keys import inbox_channel
 from headrace.memory.governor import governor
 from headrace.pool.address import parse_address
+from headrace.pool.cluster import CHECK_INTERVAL, Cluster
 from headrace.pool.link import Lane
 from headrace.pool.pool import Pool
-from headrace.pool.sync_link import SyncLink
+from headrace.pool.slots import CLUSTER_SLOTS, Place, parse_slots
+from headrace.pool.sync_cluster import SyncRoute
 from headrace.producer import Sender
 from headrace.resp import pack_command
 from headrace.server import check_server_version, ensure_server
+from headrace.store.clustered import ClusterStore
 from headrace.store.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from headrace.census import Census
     from headrace.job import Desk, Job
     from headrace.memory.governor import Governor
-    from headrace.pool.link import Link
+    from headrace.pool.carrier import Carrier, Carriers
     from headrace.server import ServerUse
     from headrace.settings import Settings
     from headrace.task import Batch
@@ -50,6 +53,7 @@ class Session:
         app_id: Names the inbox of the app.
         server: The default server, when no URL is set.
         publish: Called with the name of an event and its fields.
+        slots: Returns the slots of each worker that runs in this process.
     """
 
     def __init__(
@@ -60,43 +64,56 @@ class Session:
         app_id: str,
         server: ServerUse | None,
         publish: Callable[..., None] = lambda *_, **__: None,
+        slots: Callable[[], Sequence[int]] = lambda: (),
     ) -> None:
-        # Why here: only an open app needs it, and it would cost each import of the package.
-        from headrace.health.monitor import Monitor  # noqa: PLC0415 - as said above
-
         address = parse_address(server.url if server is not None else settings.redis_url or "")
         self._settings = settings
         self._census = census
         self._server = server
         self._reclaiming: set[str] = set()
         self._listeners: dict[str, list[Callable[[str, bytes], None]]] = {}
+        self._desk = desk
+        self._app_id = app_id
+        self._publish = publish
+        self._cluster: Cluster | None = None
         self.pool = Pool(
             address,
-            maximum=settings.redis_max_connections,
+            maximum=first_maximum(settings),
             census=census,
             client_name=f"headrace:{socket.gethostname()}:{os.getpid()}",
         )
         self.clock = Clock(census)
-        self.store = Store(
-            settings.prefix, where=str(address), keep_count=settings.keep_finished_count, keep=settings.keep_dead
+        self._wire(self.pool, Store)
+
+    def _wire(self, links: Carriers, store: type[Store]) -> None:
+        """Make what sends and hears, over the links of one server or of a cluster; nothing is sent yet."""
+        # Why here: only an open app needs it, and it would cost each import of the package.
+        from headrace.health.monitor import Monitor  # noqa: PLC0415 - as said above
+        from headrace.sizing.sizer import Sizer, first_maximum  # noqa: PLC0415 - as said above
+
+        settings, where = self._settings, str(self.pool.address)
+        self.links = links
+        self.store = store(
+            settings.prefix, where=where, keep_count=settings.keep_finished_count, keep=settings.keep_dead
         )
-        self.user = self.pool.link(Lane.USER, "user", owner="app")
-        self.control = self.pool.link(
+        self.user: Carrier = links.link(Lane.USER, "user", owner="app")
+        self.control: Carrier = links.link(
             Lane.CONTROL, "control", owner="app", on_push=self._pushed, on_reopen=self._reopened, on_lost=self._lost
         )
         self.monitor = Monitor(
             self.control,
             self.clock,
-            census,
+            self._census,
             interval=settings.health_interval,
             threshold=settings.health_latency,
             loop_threshold=settings.loop_lag_warn,
-            publish=publish,
+            publish=self._publish,
             pool_stats=self.pool.stats,
         )
-        self.inbox = Inbox(self.store, self.control, self.user, inbox_channel(settings.prefix, app_id), census)
+        channel = inbox_channel(settings.prefix, self._app_id)
+        self.inbox = Inbox(self.store, self.control, self.user, channel, self._census)
         self.sender = Sender(
-            self.store, desk, timeout=settings.redis_acquire_timeout, lease_ran_out=self._reclaim, where=str(address)
+            self.store, self._desk, timeout=settings.redis_acquire_timeout, lease_ran_out=self._reclaim, where=where
         )
 
     @classmethod
@@ -107,6 +124,7 @@ class Session:
         desk: Desk,
         app_id: str,
         publish: Callable[..., None] = lambda *_, **__: None,
+        slots: Callable[[], Sequence[int]] = lambda: (),
     ) -> Self:
         """Find or start the server, connect, and start the clock.
 
@@ -118,8 +136,10 @@ class Session:
         server: ServerUse | None = None
         if settings.redis_url is None:
             server = await asyncio.to_thread(ensure_server, settings.data_dir)
-        session = cls(settings, census, desk, app_id, server, publish)
+        session = cls(settings, census, desk, app_id, server, publish, slots)
         try:
+            if session.pool.address.seeds:
+                await session._enter_cluster([Place(*seed) for seed in session.pool.address.seeds])
             await session._check_server()
             session.clock.start()
             session.monitor.start()
@@ -130,9 +150,12 @@ class Session:
 
     async def close(self) -> None:
         """Close everything; calls under way end with PoolClosed."""
+        await self.sizer.close()
         await self.inbox.close()
         await self.monitor.close()
         await self.clock.close()
+        if self._cluster is not None:
+            await self._cluster.close()
         await self.pool.close()
         if self._server is not None:
             await asyncio.to_thread(self._server.release)
@@ -142,11 +165,7 @@ class Session:
         self._settings = after
         self.sender.timeout = after.redis_acquire_timeout
         self.store.keep(after.keep_finished_count, after.keep_dead)
-        maximum, minimum = after.redis_max_connections, after.redis_min_connections
-        changed = (maximum, minimum) != (before.redis_max_connections, before.redis_min_connections)
-        if changed and isinstance(maximum, int):
-            await self.pool.resize(maximum=maximum, minimum=minimum)
-        return ()
+        return await self.sizer.retune(before, after)
 
     async def announce(self) -> None:
         """Tell nobody: an app is in no registry, its workers are."""
@@ -170,12 +189,33 @@ class Session:
 
     async def _check_server(self) -> None:
         timeout = self._settings.redis_acquire_timeout
+        ask = pack_command("INFO", "server") + pack_command("INFO", "cluster") + CLUSTER_SLOTS
         sent = time.perf_counter()
-        (text,) = await self.control.roundtrip(pack_command("INFO", "server"), 1, timeout=timeout)
+        text, mode, slots = await self.control.roundtrip(ask, 3, timeout=timeout)
         # Why: a server that forbids INFO to this user answers with an error; then the scripts tell what it cannot do.
         if isinstance(text, (bytes, str)):
             self.monitor.calibrate(sent, time.perf_counter(), text)
             check_server_version(_parse_info(text))
+        is_node = isinstance(mode, (bytes, str)) and _parse_info(mode).get("cluster_enabled") == "1"
+        if is_node and self._cluster is None:
+            here = Place(self.pool.address.host, self.pool.address.port)
+            known = parse_slots(slots, here).nodes if isinstance(slots, list) else ()
+            await self._enter_cluster(known or [here])
+
+    async def _enter_cluster(self, seeds: Sequence[Place]) -> None:
+        """Reach the nodes of a cluster instead of one server.
+
+        Raises:
+            ConnectionLost: No node told who serves which slots.
+            SettingError: The pool is too small for the nodes.
+        """
+        await self.monitor.close()
+        await self.links.release(self.user)
+        await self.links.release(self.control)
+        self._cluster = Cluster(self.pool, seeds, census=self._census)
+        await self._cluster.open(self._settings.redis_acquire_timeout)
+        self._wire(self._cluster, ClusterStore)
+        self.clock.every("look at the cluster", CHECK_INTERVAL, self._cluster.check, owner="pool")
 
     def _pushed(self, channel: bytes, message: bytes) -> None:
         name = channel.decode()
@@ -243,12 +283,17 @@ class OpenParts:
         return self._open_session.clock
 
     @property
-    def control(self) -> Link:
+    def links(self) -> Carriers:
+        """What gives links to the server, or to the nodes of a cluster."""
+        return self._open_session.links
+
+    @property
+    def control(self) -> Carrier:
         """The control link of the app."""
         return self._open_session.control
 
     @property
-    def user(self) -> Link:
+    def user(self) -> Carrier:
         """The user link of the app."""
         return self._open_session.user
 
@@ -311,7 +356,8 @@ class _SyncSession:
         self._server = ensure_server(settings.data_dir) if settings.redis_url is None else None
         address = parse_address(self._server.url if self._server is not None else settings.redis_url or "")
         self.users = 0
-        self.link = SyncLink(address, name=f"headrace:{socket.gethostname()}:{os.getpid()}:sync")
+        name = f"headrace:{socket.gethostname()}:{os.getpid()}:sync"
+        self.link = SyncRoute(address, name=name)
         # Why: a lost lease is left to workers here; nothing of a synchronous call may go on in the background.
         self.sender = Sender(
             Store(settings.prefix, where=str(address)),

@@ -232,9 +232,7 @@ class Folder(Kind[Path]):
 class Url(Kind["str | None"]):
     """Address of a Redis or Valkey server, or None for the default server."""
 
-    bounds = (
-        "redis://, rediss://, unix://, redis+sentinel://, rediss+sentinel://, redis+cluster:// or rediss+cluster://"
-    )
+    bounds = "redis://, rediss://, unix://, redis+sentinel://, redis+cluster://, or these with rediss for TLS"
     expected = (
         "redis://[user:password@]host[:port][/database], rediss://..., unix://[user:password@]/path,"
         " redis+sentinel://[user:password@]host[:port],host[:port].../name[/database] or"
@@ -252,11 +250,9 @@ class Url(Kind["str | None"]):
             return None
         if not isinstance(value, str) or len(value) > URL_LIMIT_CHARACTERS or not value.isprintable() or " " in value:
             raise ValueError
-        if value.partition("://")[0] in SENTINEL_SCHEMES:
-            split_sentinel_url(value)
-            return value
-        if value.partition("://")[0] in CLUSTER_SCHEMES:
-            split_cluster_url(value)
+        scheme = value.partition("://")[0]
+        if scheme in {*SENTINEL_SCHEMES, *CLUSTER_SCHEMES}:
+            _ = split_cluster_url(value) if scheme in CLUSTER_SCHEMES else split_sentinel_url(value)
             return value
         parts = urlsplit(value)
         if parts.scheme not in URL_SCHEMES or "://" not in value:

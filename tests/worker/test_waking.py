@@ -33,7 +33,7 @@ async def blocked(worker: Worker, names: set[str]) -> None:
     async def probe() -> bool:
         parts = worker._parts
         assert parts is not None
-        return parts.waking._blocked == {parts.queues[name].calls.wake for name in names}
+        return parts.waking.blocked == {parts.queues[name].calls.wake for name in names}
 
     await until(probe, f"the worker blocks on {names}")
 

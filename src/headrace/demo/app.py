@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Iterator
 
     from headrace.context import CurrentJob
-    from headrace.pool.link import Link
+    from headrace.pool.carrier import Carrier
 
 #: How many of the longest functions are kept.
 LONGEST: Final = 10
@@ -177,7 +177,7 @@ class RunLog:
     """Write each run of a job down before it begins, so that jobs which run twice can be counted afterwards."""
 
     def __init__(self) -> None:
-        self._link: Link | None = None
+        self._link: Carrier | None = None
 
     async def before(self, job: CurrentJob) -> None:
         """Append to the list of runs, in Redis; the job begins when the server has confirmed it."""
@@ -189,7 +189,7 @@ class RunLog:
 
     async def open(self) -> AsyncGenerator[dict[str, object], None]:
         """Hold a connection for the log as long as a worker runs."""
-        self._link = app.pool.link(Lane.USER, "runs", owner="demo")
+        self._link = app.links.link(Lane.USER, "runs", owner="demo")
         # Measured: syntax trees have no cycles; a collector that looks for some all the time takes a quarter of it.
         threshold = gc.get_threshold()
         gc.set_threshold(200_000, 10, 10)
@@ -197,7 +197,7 @@ class RunLog:
             yield {}
         finally:
             gc.set_threshold(*threshold)
-            await app.pool.release(self._link)
+            await app.links.release(self._link)
 
 
 def run_log_key(prefix: str) -> str:

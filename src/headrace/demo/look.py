@@ -13,7 +13,7 @@ from headrace.resp import pack_command
 from headrace.store.replies import is_started, refuse
 
 if TYPE_CHECKING:
-    from headrace.pool.link import Link
+    from headrace.pool.carrier import Carrier
 
 #: Entries of the run log, and keys, in one round trip.
 PAGE: Final = 5_000
@@ -25,7 +25,7 @@ class Look:
     """Ask the server of the open app."""
 
     def __init__(self) -> None:
-        self._link: Link = app.pool.link(Lane.USER, "look", owner="demo")
+        self._link: Carrier = app.links.link(Lane.USER, "look", owner="demo")
         self._prefix = app.settings.prefix
 
     async def holds(self, worker: str) -> dict[str, bool]:

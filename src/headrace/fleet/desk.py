@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Protocol
 
-    from headrace.pool.link import Link
+    from headrace.pool.carrier import Carrier
     from headrace.store.replies import WorkerFacts
     from headrace.store.store import Store
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
             """Sends the calls."""
 
         @property
-        def control(self) -> Link:
+        def control(self) -> Carrier:
             """Carries them."""
 
         async def listen(self, channels: Iterable[str], callback: Callable[[str, bytes], None]) -> None:

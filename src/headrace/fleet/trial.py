@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from headrace.fleet.desk import Fleet
-    from headrace.pool.link import Link
+    from headrace.pool.carrier import Carrier
     from headrace.settings_fleet import Version
     from headrace.store.store import Store
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
             """Sends the calls."""
 
         @property
-        def control(self) -> Link:
+        def control(self) -> Carrier:
             """Carries them."""
 
         @property

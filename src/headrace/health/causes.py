@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from headrace.health.facts import Facts
     from headrace.health.probe import Split
-    from headrace.pool.link import Link
+    from headrace.pool.carrier import Carrier
 
 
 def explain_slow(slow: Sequence[Split], threshold: float, *, told_apart: bool) -> Finding:
@@ -49,7 +49,7 @@ def explain_slow(slow: Sequence[Split], threshold: float, *, told_apart: bool) -
     )
 
 
-def explain_wait(link: Link, waited: float, facts: Facts | None) -> Finding:
+def explain_wait(link: Carrier, waited: float, facts: Facts | None) -> Finding:
     """Say why there is no answer after some seconds; `facts` is the latest INFO."""
     if not link.is_open:
         return explain(link.last_failure or f"the connection to {link.address} is being opened", facts)

@@ -11,7 +11,7 @@ from headrace.health.checks import PACKED_QUESTIONS, QUESTIONS, parse_answers
 if TYPE_CHECKING:
     from headrace.census import Census
     from headrace.health.checks import SlowCommands
-    from headrace.pool.link import Link
+    from headrace.pool.carrier import Carrier
 
 #: Answers are used for this long, seconds.
 FRESH: Final = 30.0
@@ -32,7 +32,7 @@ class Inquiry:
         slow: Slow commands; None when the log may not be read.
     """
 
-    def __init__(self, link: Link, census: Census) -> None:
+    def __init__(self, link: Carrier, census: Census) -> None:
         self.save: str | None = None
         self.fsync: str | None = None
         self.slow: SlowCommands | None = None

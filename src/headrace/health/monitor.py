@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from headrace.census import Census
     from headrace.clock import Clock
     from headrace.health.verdict import Check, WorkerState
-    from headrace.pool.link import Link
+    from headrace.pool.carrier import Carrier
 
 INFO: Final = pack_command("INFO")
 PING: Final = pack_command("PING")
@@ -66,7 +66,7 @@ class Monitor:
 
     def __init__(
         self,
-        link: Link,
+        link: Carrier,
         clock: Clock,
         census: Census,
         *,

@@ -7,11 +7,40 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from headrace.pool.link import Lane
+    from headrace.pool.address import Address
+    from headrace.pool.lanes import Lane
 
 
 class Carrier(Protocol):
-    """Carries packed commands to the server or to the nodes of a cluster: a `Link`, or a `ClusterLink`."""
+    """Carries packed commands to the server or to the nodes of a cluster: a `Link`, or a `ClusterLink`.
+
+    Attributes:
+        on_roundtrip: Called with the seconds of each call that got its replies.
+        on_error: Called with the name of the class of each error of a call or an opening.
+    """
+
+    on_roundtrip: Callable[[float], None] | None
+    on_error: Callable[[str], None] | None
+
+    @property
+    def address(self) -> Address:
+        """Where the server is, or the nodes that the URL names."""
+        ...
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection is there that carries subscriptions and commands without a key."""
+        ...
+
+    @property
+    def opened_total(self) -> int:
+        """Connections opened so far."""
+        ...
+
+    @property
+    def last_failure(self) -> str:
+        """Why the latest attempt to open a connection failed; empty since one succeeded."""
+        ...
 
     async def roundtrip(self, payload: bytes, count: int, *, timeout: float = 30.0) -> list[Any]:
         """Send packed commands and return their replies in order; error replies stand in the list.
@@ -37,10 +66,23 @@ class Carriers(Protocol):
         owner: str,
         on_push: Callable[[bytes, bytes], None] | None = None,
         on_reopen: Callable[[], None] | None = None,
+        on_lost: Callable[[], None] | None = None,
     ) -> Carrier:
         """Return a new carrier; it opens on first use and belongs to the caller until `release`."""
         ...
 
     async def release(self, link: Any) -> None:
         """Close a carrier and give its places back."""
+        ...
+
+
+class SyncCarrier(Protocol):
+    """Does what a `Carrier` does, from synchronous code."""
+
+    def roundtrip(self, payload: bytes, count: int, *, timeout: float = 30.0) -> list[Any]:
+        """Send packed commands and return their replies in order; error replies stand in the list."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections."""
         ...

@@ -12,11 +12,10 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from headrace.errors import ConnectionLost, HeadraceError
+from headrace.errors import ConnectionLost, HeadraceError, SettingError
 from headrace.pool.cluster_link import ClusterLink
 from headrace.pool.lanes import Lane
-from headrace.pool.slots import Place, SlotMap, parse_slots
-from headrace.resp import pack_command
+from headrace.pool.slots import CLUSTER_SLOTS, Place, SlotMap, parse_slots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +29,10 @@ logger = logging.getLogger(__name__)
 #: The slot map is asked for at most so often, seconds, and one node is given so long to tell it.
 REFRESH_GAP: Final = 0.1
 REFRESH_TIMEOUT: Final = 1.0
-CLUSTER_SLOTS: Final = pack_command("CLUSTER", "SLOTS")
+#: The slot map is asked for this often without a reason, seconds.
+CHECK_INTERVAL: Final = 5.0
+#: So often subscribers look again for messages that may have been lost between the nodes, seconds.
+LOOK_AGAIN: Final = 30.0
 
 
 class Cluster:
@@ -53,11 +55,20 @@ class Cluster:
         self._links: list[ClusterLink] = []
         self._refreshing: asyncio.Task[None] | None = None
         self._last_refresh = 0.0
+        self._looked = time.monotonic()
         self._turn = 0
         self._closed = False
 
     async def open(self, timeout: float) -> None:
-        """Learn who serves which slots; raises ConnectionLost when no seed tells in time."""
+        """Learn who serves which slots, and divide the pool for that many nodes.
+
+        Args:
+            timeout: Longest wait in seconds.
+
+        Raises:
+            ConnectionLost: No seed told in time.
+            SettingError: The pool is too small for the nodes.
+        """
         deadline = time.monotonic() + timeout
         while not self.slots.primaries:
             await self.refresh(self.slots)
@@ -65,6 +76,11 @@ class Cluster:
                 seeds = ", ".join(map(str, self.seeds))
                 text = f"no node of the cluster told its slots within {timeout:g} s; asked were {seeds}"
                 raise ConnectionLost(text + ". Check that one of them runs, and that CLUSTER INFO there says ok.")
+        nodes = len(set(self.slots.primaries))
+        if self.pool.maximum < smallest_maximum(nodes):
+            text = f"REDIS_MAX_CONNECTIONS={self.pool.maximum}: a cluster of {nodes} primaries needs at least "
+            raise SettingError(f"{text}{smallest_maximum(nodes)}, some for each node in each lane. Raise it.")
+        await self._share_lanes()
 
     def link(
         self,
@@ -74,9 +90,10 @@ class Cluster:
         owner: str,
         on_push: Callable[[bytes, bytes], None] | None = None,
         on_reopen: Callable[[], None] | None = None,
+        on_lost: Callable[[], None] | None = None,
     ) -> ClusterLink:
         """Return a new link to all nodes; it opens each connection on first use and belongs to the caller."""
-        link = ClusterLink(self, lane, purpose, owner=owner, on_push=on_push, on_reopen=on_reopen)
+        link = ClusterLink(self, lane, purpose, owner=owner, on_push=on_push, on_reopen=on_reopen, on_lost=on_lost)
         self._links.append(link)
         return link
 
@@ -107,8 +124,10 @@ class Cluster:
         while a message was lost on the way to it.
         """
         await self.refresh(self.slots)
-        for link in list(self._links):
-            link.look_again()
+        if time.monotonic() >= self._looked + LOOK_AGAIN:
+            self._looked = time.monotonic()
+            for link in list(self._links):
+                link.look_again()
 
     def lost(self, place: Place) -> None:
         """Note that a connection to a node was lost, and look who serves its slots now."""
@@ -146,7 +165,7 @@ class Cluster:
                     continue
                 self.suspects.discard(place)
                 if slots.primaries:
-                    self._take(slots)
+                    await self._take(slots)
                     return
         finally:
             self._last_refresh = time.monotonic()
@@ -170,15 +189,57 @@ class Cluster:
         finally:
             await self.pool.release(node)
 
-    def _take(self, slots: SlotMap) -> None:
+    async def _take(self, slots: SlotMap) -> None:
         self.refreshed_total += 1
         if slots == self.slots:
             return
-        is_first, self.slots = not self.slots.primaries, slots
-        if not is_first:
+        before, self.slots = self.slots, slots
+        if before.primaries:
+            if len(set(before.primaries)) < len(set(slots.primaries)):
+                await self._share_lanes()
             logger.warning(
                 "the cluster's slots moved; calls follow them",
                 extra={"primaries": ",".join(map(str, dict.fromkeys(slots.primaries)))},
             )
             for link in list(self._links):
                 link.slots_moved()
+
+    async def _share_lanes(self) -> None:
+        nodes = len(set(self.slots.primaries))
+        if self.pool.maximum < smallest_maximum(nodes):
+            logger.error(
+                "the pool is too small for the nodes of the cluster; raise REDIS_MAX_CONNECTIONS",
+                extra={"maximum": self.pool.maximum, "needed": smallest_maximum(nodes), "primaries": nodes},
+            )
+            return
+        shares = cluster_shares(self.pool.maximum, nodes)
+        await self.pool.resize(lanes={str(lane): share for lane, share in shares.items()})
+
+
+def smallest_maximum(nodes: int) -> int:
+    """Return the smallest pool for a cluster: in each lane one for each primary, and one for a replica that takes over.
+
+    Example:
+        >>> smallest_maximum(3)
+        17
+    """
+    return 4 * (nodes + 1) + 1
+
+
+def cluster_shares(maximum: int, nodes: int) -> dict[Lane, int]:
+    """Divide the maximum of a pool among the lanes: each needs some for each node, blocking one for each slot served.
+
+    Example:
+        >>> {str(lane): share for lane, share in cluster_shares(100, 3).items()}
+        {'control': 5, 'blocking': 25, 'jobs': 15, 'user': 55}
+        >>> {str(lane): share for lane, share in cluster_shares(17, 3).items()}
+        {'control': 5, 'blocking': 4, 'jobs': 4, 'user': 4}
+    """
+    spare = maximum - smallest_maximum(nodes)
+    least = nodes + 1
+    shares = {
+        Lane.CONTROL: least + 1,
+        Lane.BLOCKING: least + min(spare // 3, max(0, maximum // 4 - least)),
+        Lane.JOBS: least + min(spare // 3, max(0, maximum * 15 // 100 - least)),
+    }
+    return {**shares, Lane.USER: maximum - sum(shares.values())}

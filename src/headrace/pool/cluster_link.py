@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from headrace.errors import ConnectionLost, HeadraceError, PoolClosed
 from headrace.pool.backoff import Backoff
-from headrace.pool.slots import Batch, split_commands
-from headrace.resp import pack_command
+from headrace.pool.slots import FREE_HOPS, OPEN_WAIT, PATIENCE, PING, Batch, split_commands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from headrace.pool.address import Address
     from headrace.pool.cluster import Cluster
     from headrace.pool.lanes import Lane
     from headrace.pool.link import Link
@@ -27,18 +27,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Redirects in a row that are followed without a wait.
-FREE_HOPS: Final = 2
-#: Longest wait for a connection to one node before the slot map is looked at again, seconds.
-OPEN_WAIT: Final = 0.5
 #: Once one node has answered a batch of several, the others get this long, seconds; what they are asked may wait.
 PART_TIMEOUT: Final = 2.0
-#: So long commands that were not carried out are sent again while others of their batch have their answers, seconds.
-PATIENCE: Final = 0.25
 #: So long a lost connection with subscriptions may come back by itself before another node takes its place, seconds.
 REHOME_AFTER: Final = 0.2
-
-PING: Final = pack_command("PING")
 
 
 class ClusterLink:
@@ -57,13 +49,19 @@ class ClusterLink:
         owner: str,
         on_push: Callable[[bytes, bytes], None] | None,
         on_reopen: Callable[[], None] | None,
+        on_lost: Callable[[], None] | None,
     ) -> None:
+        self.on_roundtrip: Callable[[float], None] | None = None
+        self.on_error: Callable[[str], None] | None = None
+        self.last_failure = ""
+        self.opened_total = 0
         self.lane = lane
         self.purpose = purpose
         self.owner = owner
         self._cluster = cluster
         self._on_push = on_push
         self._on_reopen = on_reopen
+        self._on_lost = on_lost
         #: Bounded by the nodes of the cluster; those without a slot are let go.
         self._nodes: dict[Place, Link] = {}
         self._home: Place | None = None
@@ -77,6 +75,16 @@ class ClusterLink:
     def __repr__(self) -> str:
         """Name the lane, the purpose and the nodes."""
         return f"<ClusterLink {self.lane}:{self.purpose} to {', '.join(map(str, self._nodes)) or 'no node yet'}>"
+
+    @property
+    def address(self) -> Address:
+        """The nodes that the URL names."""
+        return self._cluster.pool.address
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the node of the subscriptions and of commands without a key is connected."""
+        return self._home is not None and self.open_node(self._home) is not None
 
     async def roundtrip(self, payload: bytes, count: int, *, timeout: float = 30.0) -> list[Any]:
         """Send packed commands to the nodes that serve them and return the replies in the order of the commands.
@@ -116,7 +124,10 @@ class ClusterLink:
                 break
             await asyncio.sleep(pause)
             await self._refresh(slots, end)
-        return batch.end(f"the cluster at {self._cluster.pool.address}")
+        replies = batch.end(f"the cluster at {self._cluster.pool.address}")
+        if self.on_roundtrip is not None:
+            self.on_roundtrip(time.monotonic() - began)
+        return replies
 
     async def subscribe(self, channels: Iterable[str], *, timeout: float = 10.0) -> None:
         """Subscribe to channels on one node, now and on another one when it is gone.
@@ -204,8 +215,11 @@ class ClusterLink:
                 # Why: what fails before the connection is there was not sent, and may go to another node.
                 left = max(0.001, deadline - time.monotonic())
                 await node.roundtrip(PING, 1, timeout=min(OPEN_WAIT, left))
+                self.opened_total += 1
+                self.last_failure = ""
         except (ConnectionLost, PoolClosed) as error:
-            self._check_open(error)
+            self._failed(error)
+            self.last_failure = node.last_failure or str(error)
             self._cluster.lost(part.place)
             batch.miss(part, ConnectionLost(str(error)))
             return
@@ -213,17 +227,19 @@ class ClusterLink:
             left = max(0.001, deadline - time.monotonic())
             replies = await node.roundtrip(part.payload, len(part.indexes), timeout=left)
         except (ConnectionLost, PoolClosed) as error:
-            self._check_open(error)
+            self._failed(error)
             batch.lose(part, ConnectionLost(str(error)))
             self._cluster.lost(part.place)
         else:
             self._cluster.suspects.discard(part.place)
             batch.take(part, replies)
 
-    def _check_open(self, error: HeadraceError) -> None:
-        """Raise the error of a link that was closed for good; one that was let go is made anew."""
+    def _failed(self, error: HeadraceError) -> None:
+        """Tell of an error; one of a link that was closed for good is raised, one that was let go is made anew."""
         if self._closed:
             raise error
+        if self.on_error is not None:
+            self.on_error(type(error).__name__)
 
     async def _refresh(self, slots: SlotMap, deadline: float) -> None:
         try:
@@ -276,6 +292,8 @@ class ClusterLink:
         if self._closed:
             return
         self._cluster.lost(place)
+        if self._on_lost is not None:
+            self._on_lost()
         if place == self._home and self._channels and self._rehoming is None:
             self._rehoming = self._cluster.census.create_task(
                 self._rehome(place), name="subscribe on another node", owner=self.owner, expected=(HeadraceError,)

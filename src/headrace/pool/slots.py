@@ -34,6 +34,15 @@ ELSEWHERE: Final = frozenset({"MOVED", "ASK"})
 LATER: Final = frozenset({"TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "UNBLOCKED", "READONLY"})
 
 ASKING: Final = pack_command("ASKING")
+PING: Final = pack_command("PING")
+CLUSTER_SLOTS: Final = pack_command("CLUSTER", "SLOTS")
+
+#: Redirects in a row that are followed without a wait.
+FREE_HOPS: Final = 2
+#: Longest wait for a connection to one node before the slot map is looked at again, seconds.
+OPEN_WAIT: Final = 0.5
+#: So long commands that were not carried out are sent again while others of their batch have their answers, seconds.
+PATIENCE: Final = 0.25
 
 
 class Place(NamedTuple):

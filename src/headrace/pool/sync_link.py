@@ -38,6 +38,11 @@ class SyncLink:
         self._backoff = Backoff()
         self._closed = False
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a connection is there, and belongs to this process."""
+        return self._socket is not None and self._pid == os.getpid()
+
     def roundtrip(self, payload: bytes, count: int, *, timeout: float = 30.0) -> list[Any]:
         """Send packed commands and return their replies; error replies stand in the list.
 

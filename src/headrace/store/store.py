@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from headrace.errors import ConnectionLost, OptionError
+from headrace.errors import OptionError
 from headrace.keys import QueueKeys, queues_key, workers_key
 from headrace.record import State, read_state
 from headrace.resp import pack_command
 from headrace.store import replies
-from headrace.store.box import Box, keys_of, slot_of
+from headrace.store.box import Box, keys_of
 from headrace.store.script import PreparedScript, load_scripts
 
 if TYPE_CHECKING:
@@ -77,9 +77,10 @@ class Store:
         where: How the server is called in errors.
         keep_count: Cancelled jobs kept of a queue at most.
         keep: How long they are kept, seconds.
-        clustered: Whether the server is a cluster, in which one call reaches the keys of one hash tag only. Then the
-            dead of a queue that another queue takes lie in a `Box`.
     """
+
+    #: Whether the server is a cluster, where one call reaches the keys of one slot: see `headrace.store.clustered`.
+    clustered = False
 
     def __init__(
         self,
@@ -88,10 +89,8 @@ class Store:
         where: str,
         keep_count: int = 10_000,
         keep: float = 604_800.0,
-        clustered: bool = False,
     ) -> None:
         self.prefix = prefix
-        self.clustered = clustered
         self._keep = (keep_count, round(keep * 1000))
         self._where = where
         self._queues: dict[tuple[str, str | None], QueueCalls] = {}
@@ -224,20 +223,11 @@ class Store:
 
     async def survey(self, client: Client, queues: Sequence[str]) -> tuple[int, int, list[int]]:
         """Look at many queues at once; returns now, the earliest event (ms, 0: none), indexes with something to do."""
-        groups = self.slot_groups(queues)
-        answers = await self.run(client, [self._pack_survey(group) for group in groups])
-        # Why: a node that is away says nothing of the queues on the others; it is looked at again with the next survey.
-        known = [not isinstance(answer, ConnectionLost) for answer in answers]
-        now, first, hot = 0, 0, []
-        for group, reply, is_known in zip(groups, answers, known, strict=True):
-            if is_known:
-                replies.refuse(reply, "survey", self._where)
-                now, event = max(now, reply[0]), reply[1]
-                first = min(first or event, event or first)
-                hot += [queues.index(group[index]) for index in reply[2:]]
-        return now, first, hot
+        reply = await self.call(client, self.pack_survey(queues), "survey")
+        return reply[0], reply[1], reply[2:]
 
-    def _pack_survey(self, queues: Sequence[str]) -> bytes:
+    def pack_survey(self, queues: Sequence[str]) -> bytes:
+        """Pack the look at queues whose keys one call reaches."""
         names = ("levels", "delayed", "leases")
         keys = [QueueKeys(self.prefix, queue)[name] for queue in queues for name in names]
         return PreparedScript(load_scripts()["survey"], keys).pack(())
@@ -334,35 +324,19 @@ class Store:
         reply = await self.call(client, pack_command("SMEMBERS", queues_key(self.prefix)), "SMEMBERS")
         return sorted(name.decode() for name in reply)
 
-    # Slots of a cluster
+    # What a cluster does otherwise
 
     def slot_groups(self, queues: Sequence[str]) -> list[list[str]]:
-        """Part queues into those that one call can reach together: all of them on one server, a slot in a cluster."""
-        if not self.clustered:
-            return [list(queues)]
-        groups: dict[int, list[str]] = {}
-        for queue in queues:
-            groups.setdefault(slot_of(queue), []).append(queue)
-        return list(groups.values())
+        """Part queues into those that one call reaches together: all of them on one server."""
+        return [list(queues)]
 
-    def letter_place(self, queue: str, letter: str) -> str:
-        """Return where the dead of a queue lie that a dead-letter queue takes: in it, or in a cluster in a `Box`."""
-        return letter if not self.clustered or letter == queue or isinstance(letter, Box) else Box(letter, queue)
+    def letter_place(self, queue: str, letter: str) -> str:  # noqa: ARG002 - a cluster needs to know the queue
+        """Return where the dead of a queue lie that a dead-letter queue takes."""
+        return letter
 
-    async def places(self, client: Client, queue: str) -> list[str]:
-        """Return where the dead of a queue lie: in itself, and in a cluster in the boxes that it has too."""
-        if not self.clustered:
-            return [queue]
-        key = QueueKeys(self.prefix, queue)["sources"]
-        reply = await self.call(client, pack_command("SMEMBERS", key), "SMEMBERS")
-        return [queue, *(Box(queue, source.decode()) for source in sorted(reply))]
-
-    def pack_sources(self, queue: str, letters: Sequence[str]) -> list[bytes]:
-        """Pack what notes in a cluster that dead-letter queues take the dead of a queue; nothing on one server."""
-        if not self.clustered:
-            return []
-        keys = [QueueKeys(self.prefix, letter)["sources"] for letter in letters if letter != queue]
-        return [pack_command("SADD", key, queue) for key in keys]
+    def pack_sources(self, queue: str, letters: Sequence[str]) -> list[bytes]:  # noqa: ARG002 - as above
+        """Pack what notes with dead-letter queues whose dead they take: nothing on one server."""
+        return []
 
 
 def check_queue_name(name: object) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from headrace.app import Headrace
     from headrace.pool.address import Address
+    from headrace.pool.carrier import Carrier
     from headrace.task import Batch
     from headrace.testing.inline_job import InlineJob
     from headrace.testing.memory import Memory
@@ -53,7 +54,7 @@ class InlineSession(Session):
     def __init__(self, app: Headrace, jobs: Jobs) -> None:
         settings = app.settings.override({"redis_url": NOWHERE})
         super().__init__(settings, app.census_book, app, app.id, None)
-        self.pool = _NoPool(app)
+        self.pool = self.links = _NoPool(app)
         self.user = self.control = _NoLink(app)
         self.store = jobs.memory
         self.inbox = _InlineInbox(app, jobs.memory, self.user)
@@ -84,7 +85,7 @@ class _InlineSender(Sender):
         self._app = app
         self._jobs_here = jobs
 
-    async def send(self, link: Link, batch: Batch) -> list[Job[Any]]:
+    async def send(self, link: Carrier, batch: Batch) -> list[Job[Any]]:
         """Run the jobs of a batch."""
         jobs, fresh = self._jobs_here.memory.accept(batch)
         if fresh:
@@ -135,7 +136,7 @@ class _NoPool(Pool):
     def __init__(self, app: Headrace) -> None:
         super().__init__(
             parse_address(NOWHERE),
-            maximum=app.settings.redis_max_connections,
+            maximum=first_maximum(app.settings),
             census=app.census_book,
             client_name="headrace.testing.inline",
         )

@@ -22,7 +22,7 @@ from headrace.worker.refusals import Refusals
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from headrace.pool.link import Link
+    from headrace.pool.carrier import Carrier
     from headrace.worker.host import Host
     from headrace.worker.served import Served
     from headrace.worker.settling import Settling
@@ -58,7 +58,7 @@ class Flights:
     def __init__(
         self,
         host: Host,
-        link: Link,
+        link: Carrier,
         queues: dict[str, Served],
         slots: Slots,
         settling: Settling,

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from headrace.clock import Clock
     from headrace.events import EventBus
     from headrace.middleware import Hooks
-    from headrace.pool.link import Link
+    from headrace.pool.carrier import Carrier, Carriers
     from headrace.pool.pool import Pool
     from headrace.settings import Settings
     from headrace.store.store import Store
@@ -72,6 +72,11 @@ class Host(Protocol):
         ...
 
     @property
+    def links(self) -> Carriers:
+        """What gives the worker its links, to the server or to the nodes of a cluster."""
+        ...
+
+    @property
     def store(self) -> Store:
         """The store that packs and sends transitions."""
         ...
@@ -82,12 +87,12 @@ class Host(Protocol):
         ...
 
     @property
-    def control(self) -> Link:
+    def control(self) -> Carrier:
         """The link of the control lane, shared with the app."""
         ...
 
     @property
-    def user(self) -> Link:
+    def user(self) -> Carrier:
         """The link of the user lane, for what tasks say about their jobs."""
         ...
 

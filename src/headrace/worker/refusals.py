@@ -7,6 +7,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
+from headrace.errors import ConnectionLost
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -34,6 +36,9 @@ class Refusals:
     def take(self, served: Served, call: str, reason: Exception) -> None:
         """Count a refused call and leave its queue alone for a moment."""
         self.leave_alone(served)
+        if isinstance(reason, ConnectionLost):
+            # Why: one node of a cluster is away, and comes back; the queues on the others must not wait for it.
+            return
         self._count += 1
         now = time.monotonic()
         if now >= self._told_at + REFUSED_REPORT:

@@ -74,6 +74,7 @@ class Registration:
         commands = (
             pack_command("HSET", self._key, self._worker, encode_value(facts)),
             pack_command("SADD", queues_key(self._host.settings.prefix), *self._queues, *sorted(letters)),
+            *self._pack_sources(),
             pack_command("HRANDFIELD", self._key, LOOK_AT, "WITHVALUES"),
         )
         try:
@@ -82,6 +83,10 @@ class Registration:
                 await self._forget(parse_workers(dict(some)), facts.seen)
         except ConnectionLost as error:
             logger.warning("worker could not be registered; it is tried again", extra={"reason": str(error)[:300]})
+
+    def _pack_sources(self) -> list[bytes]:
+        store, letters = self._host.store, self._host.tasks.letters
+        return [packed for name in self._queues for packed in store.pack_sources(name, letters(name))]
 
     async def unregister(self) -> None:
         """Take the worker out; raises ConnectionLost."""

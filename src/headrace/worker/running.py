@@ -21,11 +21,10 @@ from headrace.worker.served import Served
 from headrace.worker.settling import Settling
 from headrace.worker.slots import Slots
 from headrace.worker.threads import Threads
-from headrace.worker.waking import Waking
+from headrace.worker.waking import Wakings
 
 if TYPE_CHECKING:
     from headrace.clock import Alarm
-    from headrace.pool.link import Link
     from headrace.worker.host import Host
     from headrace.worker.worker import Worker
 
@@ -88,17 +87,14 @@ class Running:
             ended=self._part_ended,
             max_stalled=settings.max_stalled,
         )
-        self._jobs_link: Link = host.pool.link(
-            Lane.JOBS, f"worker-{worker.id}", owner="worker", on_reopen=self._reopened
-        )
-        self._wake_link: Link = host.pool.link(Lane.BLOCKING, f"worker-{worker.id}", owner="worker")
+        self._jobs_link = host.links.link(Lane.JOBS, f"worker-{worker.id}", owner="worker", on_reopen=self._reopened)
         self.flights = Flights(
             host, self._jobs_link, self.queues, self.slots, self.settling,
             lease_lost=self._lease_lost, looked=self._looked,
         )  # fmt: skip
         self.settling.sender = self.flights
         self.leases = Leases(host, self.queues, self.flights, self._lease_lost)
-        self.waking = Waking(host, self._wake_link, worker.id, self.queues, self.flights)
+        self.waking = Wakings(host, worker.id, self.queues, self.flights)
         self._tasks: list[asyncio.Task[None]] = []
         self._hurried = asyncio.Event()
         #: Queues that were asked in vain since the last end of a job.
@@ -116,7 +112,7 @@ class Running:
         self.leases.start()
         self._tasks = [
             census.create_task(self.flights.run(), name="flights", owner="worker"),
-            census.create_task(self.waking.run(), name="waking", owner="worker"),
+            *(census.create_task(waking.run(), name="waking", owner="worker") for waking in self.waking.parts),
         ]
         for task in self._tasks:
             task.add_done_callback(self._part_ended)
@@ -180,8 +176,8 @@ class Running:
         left = await asyncio.to_thread(self.threads.close, 1.0)
         if left:
             logger.error("threads still run tasks that do not end", extra={"threads": ",".join(left)})
-        await self._host.pool.release(self._jobs_link)
-        await self._host.pool.release(self._wake_link)
+        await self._host.links.release(self._jobs_link)
+        await self.waking.release()
         logger.info("worker stopped", extra={"worker": self._worker.id, **_shown(self.stats())})
 
     def stats(self) -> WorkerStats:

@@ -1,4 +1,8 @@
-"""Wait for jobs without polling: one blocking call for all queues that this worker could take jobs from."""
+"""Wait for jobs without polling: one blocking call for all queues that this worker could take jobs from.
+
+A blocking call reaches the keys of one slot, so that in a cluster there is one call, on a connection of its own, for
+each slot: a worker of twenty queues has twenty. They are bounded by the blocking lane of the pool.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,11 @@ import random
 from typing import TYPE_CHECKING, Final
 
 from headrace.errors import CommandRefused, ConnectionLost, HeadraceError
+from headrace.pool.link import Lane
 from headrace.resp import pack_command
 
 if TYPE_CHECKING:
-    from headrace.pool.link import Link
+    from headrace.pool.carrier import Carrier
     from headrace.worker.flights import Flights
     from headrace.worker.host import Host
     from headrace.worker.served import Served
@@ -24,8 +29,49 @@ BLOCK: Final = 30.0
 REFUSED_WAIT: Final = 0.5
 
 
+class Wakings:
+    """All blocking calls of one worker: one on one server, one each slot in a cluster.
+
+    Args:
+        host: The app.
+        worker: Id of the worker.
+        queues: The queues that the worker serves, by name.
+        flights: Kicked when a queue has jobs.
+
+    Raises:
+        PoolTimeout: The blocking lane has no place left for a connection.
+    """
+
+    def __init__(self, host: Host, worker: str, queues: dict[str, Served], flights: Flights) -> None:
+        self._host = host
+        self.parts: list[Waking] = []
+        for group in host.store.slot_groups(list(queues)):
+            link = host.links.link(Lane.BLOCKING, f"worker-{worker}", owner="worker")
+            self.parts.append(Waking(host, link, worker, {name: queues[name] for name in group}, flights))
+
+    @property
+    def blocked(self) -> frozenset[bytes]:
+        """The lists that the calls under way block on, those of the worker alone left out."""
+        return frozenset().union(*(waking.blocked for waking in self.parts))
+
+    def changed(self) -> None:
+        """Look again whether to block, and on what."""
+        for waking in self.parts:
+            waking.changed()
+
+    async def forget(self) -> None:
+        """Delete the lists of this worker; raises ConnectionLost."""
+        for waking in self.parts:
+            await waking.forget()
+
+    async def release(self) -> None:
+        """Give the links back."""
+        for waking in self.parts:
+            await self._host.links.release(waking.link)
+
+
 class Waking:
-    """Block on the wake lists of the queues while there is room and nothing known to be waiting.
+    """Block on the wake lists of the queues of one slot while there is room and nothing known to be waiting.
 
     Args:
         host: The app.
@@ -35,9 +81,9 @@ class Waking:
         flights: Kicked when a queue has jobs.
     """
 
-    def __init__(self, host: Host, link: Link, worker: str, queues: dict[str, Served], flights: Flights) -> None:
+    def __init__(self, host: Host, link: Carrier, worker: str, queues: dict[str, Served], flights: Flights) -> None:
+        self.link = link
         self._host = host
-        self._link = link
         self._queues = queues
         self._flights = flights
         self._store = host.store
@@ -47,14 +93,14 @@ class Waking:
         self._changed = asyncio.Event()
         self._parked = False
         #: What the call under way blocks on, and whether it was told to end.
-        self._blocked: frozenset[bytes] = frozenset()
+        self.blocked: frozenset[bytes] = frozenset()
         self._called_back = False
 
     def changed(self) -> None:
         """Look again whether to block, and on what: a queue went cold, a slot came free, or a queue was resumed."""
         if self._parked:
             self._changed.set()
-        elif self._blocked and not self._called_back and not self._blocked.issuperset(self._keys()):
+        elif self.blocked and not self._called_back and not self.blocked.issuperset(self._keys()):
             # Why: a queue that was paused, or at its limit, when the call began is not in it; its wake-ups go unheard.
             self._called_back = True
             _ = self._host.census_book.create_task(
@@ -68,17 +114,17 @@ class Waking:
             if not keys:
                 await self._park()
                 continue
-            self._blocked, self._called_back = frozenset(keys), False
+            self.blocked, self._called_back = frozenset(keys), False
             try:
                 payload = pack_command("BLPOP", *keys, self._own, str(BLOCK))
-                (answer,) = await self._link.roundtrip(payload, 1, timeout=BLOCK + 5)
+                (answer,) = await self.link.roundtrip(payload, 1, timeout=BLOCK + 5)
             except ConnectionLost as error:
                 logger.warning("waiting for jobs was cut; it goes on", extra={"reason": str(error)[:300]})
                 self._ask_all()
                 await asyncio.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - jitter, no secret
                 continue
             finally:
-                self._blocked = frozenset()
+                self.blocked = frozenset()
             if isinstance(answer, list):
                 if answer[0] in self._by_key:
                     await self._woken(self._by_key[answer[0]])
@@ -117,7 +163,7 @@ class Waking:
             return
         # Why: the slots filled while this call was blocked; the turn goes on to a worker that has room.
         try:
-            await self._store.promote(self._link, served.name)
+            await self._store.promote(self.link, served.name)
         except (ConnectionLost, CommandRefused) as error:
             logger.warning("a wake-up could not be passed on; the survey does", extra={"reason": str(error)[:300]})
 
