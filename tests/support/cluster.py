@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from headrace.pool.address import Address
 from headrace.pool.connection import ServerReplyError
+from headrace.pool.slots import Place
+from headrace.pool.sync_cluster import SyncClusterLink
 from headrace.pool.sync_link import SyncLink
 from headrace.resp import pack_command
 from headrace.server import find_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 SLOTS = 16_384
@@ -116,7 +118,7 @@ class Cluster:
         """Wait until all running nodes serve all slots, agree on who has which, and all replicas are in step."""
 
         def is_ready() -> bool:
-            running = [node for node in self.nodes if node.is_running]
+            running = self.running
             if any(cluster_info(node)["cluster_state"] != "ok" for node in running):
                 return False
             if len({str(sorted(slot_ranges(node))) for node in running}) != 1:
@@ -128,18 +130,20 @@ class Cluster:
 
     def primary_of(self, slot: int) -> Node:
         """Return the node that serves a slot, as the first running node sees it."""
-        for low, high, node_id in slot_ranges(self._running()[0]):
+        for low, high, node_id in slot_ranges(self.running[0]):
             if low <= slot <= high:
                 return next(other for other in self.nodes if other.id == node_id)
         raise AssertionError(f"slot {slot} is served by nobody")
 
     def replica_of(self, primary: Node) -> Node:
         """Return a running replica of a primary."""
-        lines = self._running()[0]("CLUSTER", "REPLICAS", primary.id)
+        lines = self.running[0]("CLUSTER", "REPLICAS", primary.id)
         ids = {line.decode().split(" ", 1)[0] for line in lines}
-        return next(node for node in self._running() if node.id in ids)
+        return next(node for node in self.running if node.id in ids)
 
-    def _running(self) -> list[Node]:
+    @property
+    def running(self) -> list[Node]:
+        """The nodes whose processes run."""
         return [node for node in self.nodes if node.is_running]
 
     def stop(self) -> None:
@@ -151,6 +155,41 @@ class Cluster:
 
     def __exit__(self, *exc: object) -> None:
         self.stop()
+
+
+class ClusterRaw:
+    """What `Raw` is for one server: a plain client of all nodes."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        seeds = [Place("127.0.0.1", node.port) for node in cluster.nodes]
+        self._cluster = cluster
+        self.link = SyncClusterLink(Address(port=seeds[0].port), seeds, name="raw")
+
+    def __call__(self, *words: str | bytes | int) -> Any:
+        return self.many([words])[0]
+
+    def many(self, commands: Sequence[Sequence[str | bytes | int]]) -> list[Any]:
+        """Send commands and return their replies; an error is raised."""
+        replies = self.link.roundtrip(b"".join(pack_command(*words) for words in commands), len(commands))
+        errors = [reply for reply in replies if isinstance(reply, Exception)]
+        assert not errors, errors
+        return replies
+
+    def keys(self, start: str) -> list[str]:
+        """Return the names of all keys that begin like this."""
+        return sorted(
+            name.decode()
+            for place in {low[2] for low in slot_ranges(self._cluster.running[0])}
+            for node in self._cluster.running
+            if node.id == place
+            for name in node("KEYS", f"{start}*")
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.link.close()
 
 
 def cluster_info(node: Node) -> dict[str, str]:

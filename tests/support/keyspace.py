@@ -11,7 +11,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from headrace.keys import HIGHEST_PRIORITY, QueueKeys
+from headrace.keys import HIGHEST_PRIORITY
+from headrace.store.box import Box, keys_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -22,15 +23,19 @@ LEVELS = range(1, HIGHEST_PRIORITY + 1)
 HASHES = ("jobs", "held", "state", "errors", "progress", "outcomes", "waiters", "uniques", "keyed", "meta")
 ZSETS = ("levels", "delayed", "leases", "dead", "cancelled", "kept")
 SETS = ("ghosts", "cancels")
+#: Only in a cluster, and beside the jobs of a queue.
+CLUSTER_SETS = ("sources",)
 LISTS = ("wake", "receipts", *(f"wait:{level}" for level in LEVELS))
 KINDS = {
     **dict.fromkeys(HASHES, "hash"), **dict.fromkeys(ZSETS, "zset"), **dict.fromkeys(SETS, "set"),
-    **dict.fromkeys(LISTS, "list"),
+    **dict.fromkeys(LISTS, "list"), **dict.fromkeys(CLUSTER_SETS, "set"),
 }  # fmt: skip
 #: Keys of an app beside those of its queues.
 SHARED = {"queues": "set", "workers": "hash", "settings": "hash", "budget": "hash"}
 #: Fields of `meta`: the fence, since when the queue is paused, totals, and counts of a minute with that minute.
 META = re.compile(r"fence|paused|(m\d+)?(completed|failed|retried|stalled|spent_ms)|m\d+[a-z_]+@")
+#: In a cluster: what stands in front of the parts of a box, the dead of a queue that another queue takes.
+BOX = re.compile(r"letter:([^:]+):")
 HOLD = re.compile(rb"(\d+)([+-])(\d+)([+-])(.+)")
 
 
@@ -70,7 +75,7 @@ class QueueDump:
 
 def dump_queue(raw: Raw, prefix: str, name: str) -> QueueDump:
     """Read one queue in one round trip."""
-    keys = QueueKeys(prefix, name)
+    keys = keys_of(prefix, name)
     commands = [
         *(("HGETALL", keys[part]) for part in HASHES),
         *(("ZRANGE", keys[part], 0, -1, "WITHSCORES") for part in ZSETS),
@@ -153,7 +158,7 @@ def key_problems(keys: Mapping[str, str], prefix: str) -> list[str]:
     found = []
     for name, kind in keys.items():
         rest = name.removeprefix(f"{prefix}:")
-        part = rest.partition("}:")[2] if rest.startswith("{") else ""
+        part = BOX.sub("", rest.partition("}:")[2], count=1) if rest.startswith("{") else ""
         expected = "list" if part.startswith(("log:", "wake:")) else KINDS.get(part) if part else SHARED.get(rest)
         if expected != kind:
             found.append(f"key {name!r} is a {kind}: expected {expected or 'no such key'}")
@@ -165,6 +170,9 @@ def problems(raw: Raw, prefix: str) -> list[str]:
     keys = read_keys(raw, f"{prefix}:")
     found = key_problems(keys, prefix)
     queues = {name.partition(":{")[2].partition("}")[0] for name in keys if ":{" in name}
+    for name in keys:
+        if box := re.search(rf"{{(.+)}}:{BOX.pattern}", name):
+            queues.add(Box(box[2], box[1]))
     for queue in sorted(queues):
         found += queue_problems(dump_queue(raw, prefix, queue))
     return found
