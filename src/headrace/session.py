@@ -165,6 +165,9 @@ class Session:
         self._settings = after
         self.sender.timeout = after.redis_acquire_timeout
         self.store.keep(after.keep_finished_count, after.keep_dead)
+        self.monitor.retune(
+            interval=after.health_interval, threshold=after.health_latency, loop_threshold=after.loop_lag_warn
+        )
         return await self.sizer.retune(before, after)
 
     async def announce(self) -> None:

@@ -204,9 +204,14 @@ class Settings:
         Milliseconds(1_000, 600_000),
         10.0,
         "Longest time without an answer of the server before a probe asks for one.",
+        change="live",
     )
     health_latency: float = declare(
-        "HEADRACE_HEALTH_LATENCY_MS", Milliseconds(1, 60_000), 0.1, "Time of an answer above which the server is slow."
+        "HEADRACE_HEALTH_LATENCY_MS",
+        Milliseconds(1, 60_000),
+        0.1,
+        "Time of an answer above which the server is slow.",
+        change="live",
     )
     health_port: int = declare(
         "HEADRACE_HEALTH_PORT",

@@ -134,6 +134,10 @@ class Task(Generic[P, C, R]):
         """
         return await self._producer.enqueue(self.batch(split_calls(self.name, calls), PLAIN))
 
+    def renew(self) -> None:
+        """Read the settings of the app anew with the next call."""
+        self._writer = None
+
     def batch(self, calls: Iterable[tuple[Sequence[Any], Mapping[str, Any]]], options: JobOptions) -> Batch:
         """Check and encode calls; nothing is sent."""
         own = self.options

@@ -19,7 +19,7 @@ from tests.live import DEADLINE, opened, sibling, until, working
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from headrace import Headrace
+    from headrace import Headrace, Job
     from headrace.events import Event
     from headrace.settings import Settings
     from tests.support.proxy import FaultProxy
@@ -312,3 +312,36 @@ async def test_a_wait_for_workers_ends_when_one_does_not_answer(make_app: Callab
 async def _register_gone(app: Headrace, raw: Raw) -> None:
     (facts,) = (await app.fleet.workers()).values()
     raw("HSET", f"{app.settings.prefix}:workers", "gone", encode_value(facts))
+
+
+async def test_thresholds_and_intervals_of_every_part_are_taken(make_app: Callable[..., Headrace]) -> None:
+    app = make_app()
+
+    @app.task(name="mail")
+    async def mail(text: str) -> None: ...
+
+    async with opened(app):
+        await mail.enqueue("x" * 1_000)
+        await store(
+            app, HEADRACE_COMPRESS_OVER_BYTES="256", MONITORING_HEALTH_INTERVAL_MS="2000",
+            HEADRACE_HEALTH_LATENCY_MS="7", HEADRACE_LOOP_LAG_WARN_MS="70", REDIS_ACQUIRE_TIMEOUT_MS="700",
+        )  # fmt: skip
+        await has(app, 1)
+        first, second = [await job_size(app, await mail.enqueue("x" * 1_000)) for _ in range(2)]
+        monitor, session = app._open_session.monitor, app._open_session
+        found = (monitor._interval, monitor._threshold, monitor._watch._threshold, session.sender.timeout)
+        due = monitor._alarm.when
+        soon = asyncio.get_running_loop().time() + 2.0
+        await app.queue("default").clear("waiting")
+
+    assert found == (2.0, 0.007, 0.07, 0.7)
+    assert due is not None
+    assert due <= soon + 0.1
+    assert max(first, second) < 500
+
+
+async def job_size(app: Headrace, job: Job[Any]) -> int:
+    """Return how many bytes the record of a job takes."""
+    key = app.store.queue("default").keys["jobs"]
+    (size,) = await app.control.roundtrip(pack_command("HSTRLEN", key, job.id), 1)
+    return int(size)

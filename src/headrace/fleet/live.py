@@ -116,6 +116,7 @@ class LiveSettings:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
         self._host.settings = self._own
+        self._renew_tasks()
 
     def follow(self, follower: Follower) -> None:
         """Tell a part of each change from now on; it has read the settings as they are."""
@@ -192,12 +193,20 @@ class LiveSettings:
         """Hand the new settings to every part; one that fails is told of, and does not keep the others from theirs."""
         before, after = change.before, change.after
         change_logs(after)
+        self._renew_tasks()
         for follower in list(self._followers):
             try:
                 change.kept += await follower.retune(before, after)
             # The edge of a subscriber: what one part raises is recorded.
             except Exception:
                 logger.exception("settings could not be taken by a part", extra={"part": repr(follower)})
+
+    def _renew_tasks(self) -> None:
+        """Let tasks read anew what their records are written by."""
+        for name in self._host.tasks.names():
+            task = self._host.tasks.get(name)
+            if task is not None:
+                task.renew()
 
     def _say(self, version: Version, change: _Change) -> None:
         changed = change.changed

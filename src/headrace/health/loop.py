@@ -45,6 +45,10 @@ class LoopWatch:
         self._finding: Finding | None = None
         self._alarm = clock.alarm("loop lag", self._tick, owner="health")
 
+    def retune(self, threshold: float) -> None:
+        """Take another threshold, in seconds."""
+        self._threshold = threshold
+
     @property
     def is_quiet(self) -> bool:
         """Whether the loop is healthy and nothing points elsewhere."""

@@ -208,6 +208,13 @@ class Monitor:
         self._patience = min(self._patience + 1, DOUBLINGS)
         await self.look()
 
+    def retune(self, *, interval: float, threshold: float, loop_threshold: float) -> None:
+        """Take other values for what `Monitor` was made with; they count from now on."""
+        self._interval, self._threshold = interval, threshold
+        self._watch.retune(loop_threshold)
+        if self._asking is None:
+            self._plan()
+
     def _plan(self) -> None:
         """Set the next look: soon while something is amiss or undecided, else an interval later."""
         if self._condition.machine.undecided or self._watch.machine.undecided:
