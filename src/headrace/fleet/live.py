@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from headrace.errors import CommandRefused, ConnectionLost, HeadraceError, PoolClosed, SettingError
 from headrace.fleet.figures import encode_figures
+from headrace.fleet.log_reports import LogReports
 from headrace.logs import change_logs
 from headrace.resp import pack_command
 from headrace.settings import SETTINGS, VARIABLES, Settings, source_of
@@ -86,6 +87,7 @@ class LiveSettings:
         self._own = host.settings
         self._versions = Versions(host.store)
         self._followers: list[Follower] = []
+        self._log_reports = LogReports(host.clock)
         #: Settings that wait for a restart, as they were stored when the app opened.
         self._fixed: dict[str, str] = {}
         self._seen = 0
@@ -99,6 +101,7 @@ class LiveSettings:
         Raises:
             ConnectionLost: The server could not be reached.
         """
+        self._log_reports.start()
         await self._host.listen((self._versions.channel,), self._told)
         try:
             version = await self._versions.read(self._host.control)
@@ -110,6 +113,7 @@ class LiveSettings:
 
     async def close(self) -> None:
         """Stop listening, and give the app its own settings back."""
+        self._log_reports.close()
         self._host.unlisten(self._told)
         for task in (self._catching_up, self._answering):
             if task is not None:
