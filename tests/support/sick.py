@@ -9,7 +9,6 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from headrace.errors import HeadraceError
 from headrace.pool.address import parse_address
 from headrace.resp import pack_command
 from tests.support.raw import Raw
@@ -23,13 +22,9 @@ if TYPE_CHECKING:
 #: A call of `health` returns within this time whatever the server does, seconds: 0.8 and what a busy machine adds.
 BOUND = 1.4
 DEADLINE = 15.0
-#: Keeps the server from everything else for ARGV[1] milliseconds.
-BUSY = """
-local function now() local t = redis.call('TIME'); return t[1] * 1000 + t[2] / 1000 end
-local stop = now() + tonumber(ARGV[1])
-while now() < stop do end
-return 1
-"""
+#: Keeps the server from everything else for as long as it takes to count.
+BUSY = "local sum = 0; for number = 1, tonumber(ARGV[1]) do sum = sum + number end; return 1"
+COUNT = 1_000_000
 
 
 def send(url: str, *words: str | bytes | int) -> Any:
@@ -90,9 +85,11 @@ def busy_server(url: str, milliseconds: int) -> Iterator[threading.Event]:
 
     def work() -> None:
         with Raw(url) as raw:
+            began = time.monotonic()
+            raw("EVAL", BUSY, 0, COUNT)
+            count = round(COUNT * milliseconds / 1000 / (time.monotonic() - began))
             while not stop.is_set():
-                with contextlib.suppress(HeadraceError):
-                    raw("EVAL", BUSY, 0, milliseconds)
+                raw("EVAL", BUSY, 0, count)
                 struck.set()
 
     thread = threading.Thread(target=work, daemon=True)

@@ -10,6 +10,7 @@ Source: D. Mills, "Network Time Protocol Version 4", RFC 5905, 2010 (offset and 
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,9 +18,10 @@ from headrace.health.verdict import ORDER, Status
 
 #: Two clocks drift apart by less than this, seconds a second: twice what NTP corrects at most.
 DRIFT: Final = 0.001
-#: Answers in a row that are worse than the status before it gets worse, unless one is enough to be sure.
+#: Signs that are worse than the status, among the latest, before it gets worse, unless one is enough to be sure.
 ENTER: Final = 2
-#: Answers in a row that are better than the status before it gets better.
+LATEST: Final = 3
+#: Signs in a row that are better than the status before it gets better.
 LEAVE: Final = 3
 #: Part of the threshold under which an answer counts as fast again; in between, the status stays.
 LEAVE_SHARE: Final = 0.7
@@ -120,70 +122,74 @@ def split_answer(total: float, blocked: float, ahead: float | None, busy: Busy |
 
 
 class Machine:
-    """A status that changes only for good reason: worse after several bad signs in a row, better after several good.
+    """A status that changes only for good reason: worse after several bad signs, better after several good in a row.
 
     Invariant: a sign that is sure takes effect at once when it is worse, and never makes anything better by itself.
 
     Example:
         >>> machine = Machine()
-        >>> [str(machine.feed(Status.DEGRADED)) for _ in range(2)]
-        ['healthy', 'degraded']
+        >>> good, bad = Status.HEALTHY, Status.DEGRADED
+        >>> [str(machine.feed(sign)) for sign in (bad, good, bad)]
+        ['healthy', 'healthy', 'degraded']
         >>> str(machine.feed(Status.UNHEALTHY, sure=True))
         'unhealthy'
-        >>> [str(machine.feed(Status.HEALTHY)) for _ in range(3)]
+        >>> [str(machine.feed(good)) for _ in range(3)]
         ['unhealthy', 'unhealthy', 'healthy']
     """
 
-    __slots__ = ("_better", "_worse", "status")
+    __slots__ = ("_latest", "status")
 
     def __init__(self) -> None:
         self.status = Status.HEALTHY
-        # Bounded: ENTER and LEAVE signs.
-        self._worse: list[Status] = []
-        self._better: list[Status] = []
+        # The latest signs since the last change, as ranks; None is something in between.
+        self._latest: deque[int | None] = deque(maxlen=LATEST)
 
     @property
     def undecided(self) -> bool:
         """Whether signs of a change were seen, and not enough of them yet."""
-        return bool(self._worse or self._better)
+        return bool(self._worse() or self.progress[0])
 
     @property
     def worsening(self) -> bool:
-        """Whether signs that it gets worse were seen, and not enough of them yet."""
-        return bool(self._worse)
+        """Whether another look may show that it has got worse."""
+        return bool(self._worse(2))
 
     @property
     def progress(self) -> tuple[int, int]:
         """How many good signs in a row were seen, and how many it takes."""
-        return len(self._better), LEAVE
+        good = 0
+        for rank in reversed(self._latest):
+            if rank is None or rank >= ORDER.index(self.status):
+                break
+            good += 1
+        return good, LEAVE
 
     def feed(self, sign: Status | None, *, sure: bool = False) -> Status:
         """Take one sign and return the status after it.
 
         Args:
-            sign: What was seen; None for something in between, which ends every row and changes nothing.
+            sign: What was seen; None for something in between, which speaks for no change.
             sure: Whether one sign is enough to get worse.
         """
-        rank, now = (None if sign is None else ORDER.index(sign)), ORDER.index(self.status)
-        if sign is None or rank is None or rank == now:
-            self._worse, self._better = [], []
-        elif rank > now:
-            self._better = []
-            self._worse = [*self._worse, sign]
-            if sure:
-                self._turn(sign)
-            elif len(self._worse) >= ENTER:
-                self._turn(min(self._worse, key=ORDER.index))
-        else:
-            self._worse = []
-            self._better = [*self._better, sign]
-            if len(self._better) >= LEAVE:
-                self._turn(max(self._better, key=ORDER.index))
+        rank = None if sign is None else ORDER.index(sign)
+        self._latest.append(rank)
+        worse = self._worse()
+        if sure and rank is not None and rank > ORDER.index(self.status):
+            self._turn(rank)
+        elif len(worse) >= ENTER:
+            self._turn(min(worse))
+        elif self.progress[0] >= LEAVE:
+            self._turn(max(rank or 0 for rank in list(self._latest)[-LEAVE:]))
         return self.status
 
-    def _turn(self, status: Status) -> None:
-        self.status = status
-        self._worse, self._better = [], []
+    def _worse(self, count: int = 0) -> list[int]:
+        """Return the signs that are worse than the status among the latest `count`, or among all that are kept."""
+        now = ORDER.index(self.status)
+        return [rank for rank in list(self._latest)[-count:] if rank is not None and rank > now]
+
+    def _turn(self, rank: int) -> None:
+        self.status = ORDER[rank]
+        self._latest.clear()
 
 
 def grade(seconds: float, threshold: float) -> Status | None:
