@@ -7,7 +7,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from headrace.census import Census
-from headrace.errors import OptionError
+from headrace.errors import OptionError, UsageError
 from headrace.events import EventBus
 from headrace.fleet.desk import Fleet
 from headrace.fleet.live import LiveSettings, Taken
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from headrace.job import Job
     from headrace.reason import Surroundings
     from headrace.retry import Backoff
+    from headrace.sizing.demand import Sizing
     from headrace.store.replies import Found
     from headrace.task import Batch
     from headrace.worker.host import Follower
@@ -149,6 +150,7 @@ class Headrace(OpenParts):
             ConnectionLost: The server could not be reached.
             ServerStartFailed: The default server could not be started.
             ServerTooOld: The server lacks what Headrace needs.
+            SettingError: The fleet's connections do not fit the server.
             UsageError: A child process of a worker runs its script only for the tasks in it.
         """
         check_no_script_runs("opens an app")
@@ -157,6 +159,7 @@ class Headrace(OpenParts):
                 self._session = await Session.open(self.settings, self._census, self, self.id, self.events.publish)
                 try:
                     await self._follow_fleet()
+                    await self._session.start_sizing(self._slots)
                 except BaseException:
                     await self._close()
                     raise
@@ -341,6 +344,21 @@ class Headrace(OpenParts):
             UsageError: The app is not open.
         """
         return await self._open_session.monitor.health(lambda: [worker.state() for worker in self._workers])
+
+    async def sizing(self) -> Sizing:
+        """Hold the demand for connections, of this process and of the fleet, against the server's limit.
+
+        Raises:
+            ConnectionLost: The server could not be reached.
+            UsageError: The app is not open, or runs without a server.
+        """
+        if (sizer := self._open_session.sizer) is None:
+            raise UsageError("The app runs without a server, so there are no connections to add up.")
+        return await sizer.sizing()
+
+    def _slots(self) -> list[int]:
+        """Return the slots of each worker that runs."""
+        return [worker.concurrency for worker in self._workers if worker.is_running]
 
     @property
     def fleet(self) -> Fleet:

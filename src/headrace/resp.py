@@ -5,7 +5,7 @@ Source: "Redis serialization protocol specification", redis.io/docs/latest/devel
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hiredis
 
@@ -33,3 +33,14 @@ def pack_command(*words: str | bytes | int) -> bytes:
     """
     packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # the stub names one word
     return packed
+
+
+def parse_info(reply: Any) -> dict[str, str]:
+    """Read the reply of INFO; what is no text, such as a refusal, has no fields.
+
+    Example:
+        >>> parse_info(b"# Clients" + bytes([13, 10]) + b"connected_clients:3" + bytes([13, 10]))
+        {'connected_clients': '3'}
+    """
+    text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else reply if isinstance(reply, str) else ""
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)

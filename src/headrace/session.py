@@ -22,8 +22,9 @@ from headrace.pool.pool import Pool
 from headrace.pool.slots import CLUSTER_SLOTS, Place, parse_slots
 from headrace.pool.sync_cluster import SyncRoute
 from headrace.producer import Sender
-from headrace.resp import pack_command
+from headrace.resp import pack_command, parse_info
 from headrace.server import check_server_version, ensure_server
+from headrace.settings_auto import first_maximum
 from headrace.store.clustered import ClusterStore
 from headrace.store.store import Store
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from headrace.pool.carrier import Carrier, Carriers
     from headrace.server import ServerUse
     from headrace.settings import Settings
+    from headrace.sizing.sizer import Sizer
     from headrace.task import Batch
 
 
@@ -53,7 +55,6 @@ class Session:
         app_id: Names the inbox of the app.
         server: The default server, when no URL is set.
         publish: Called with the name of an event and its fields.
-        slots: Returns the slots of each worker that runs in this process.
     """
 
     def __init__(
@@ -64,7 +65,6 @@ class Session:
         app_id: str,
         server: ServerUse | None,
         publish: Callable[..., None] = lambda *_, **__: None,
-        slots: Callable[[], Sequence[int]] = lambda: (),
     ) -> None:
         address = parse_address(server.url if server is not None else settings.redis_url or "")
         self._settings = settings
@@ -78,10 +78,11 @@ class Session:
         self._cluster: Cluster | None = None
         self.pool = Pool(
             address,
-            maximum=first_maximum(settings),
+            maximum=first_maximum(settings.redis_max_connections, settings.redis_min_connections),
             census=census,
             client_name=f"headrace:{socket.gethostname()}:{os.getpid()}",
         )
+        self.sizer: Sizer | None = None
         self.clock = Clock(census)
         self._wire(self.pool, Store)
 
@@ -89,7 +90,6 @@ class Session:
         """Make what sends and hears, over the links of one server or of a cluster; nothing is sent yet."""
         # Why here: only an open app needs it, and it would cost each import of the package.
         from headrace.health.monitor import Monitor  # noqa: PLC0415 - as said above
-        from headrace.sizing.sizer import Sizer, first_maximum  # noqa: PLC0415 - as said above
 
         settings, where = self._settings, str(self.pool.address)
         self.links = links
@@ -124,7 +124,6 @@ class Session:
         desk: Desk,
         app_id: str,
         publish: Callable[..., None] = lambda *_, **__: None,
-        slots: Callable[[], Sequence[int]] = lambda: (),
     ) -> Self:
         """Find or start the server, connect, and start the clock.
 
@@ -136,7 +135,7 @@ class Session:
         server: ServerUse | None = None
         if settings.redis_url is None:
             server = await asyncio.to_thread(ensure_server, settings.data_dir)
-        session = cls(settings, census, desk, app_id, server, publish, slots)
+        session = cls(settings, census, desk, app_id, server, publish)
         try:
             if session.pool.address.seeds:
                 await session._enter_cluster([Place(*seed) for seed in session.pool.address.seeds])
@@ -150,7 +149,8 @@ class Session:
 
     async def close(self) -> None:
         """Close everything; calls under way end with PoolClosed."""
-        await self.sizer.close()
+        if self.sizer is not None:
+            await self.sizer.close()
         await self.inbox.close()
         await self.monitor.close()
         await self.clock.close()
@@ -168,7 +168,18 @@ class Session:
         self.monitor.retune(
             interval=after.health_interval, threshold=after.health_latency, loop_threshold=after.loop_lag_warn
         )
-        return await self.sizer.retune(before, after)
+        if self.sizer is not None:
+            return await self.sizer.retune(before, after)
+        maximum = first_maximum(after.redis_max_connections, after.redis_min_connections)
+        await self.pool.resize(maximum=maximum, minimum=min(after.redis_min_connections, maximum))
+        return ()
+
+    async def start_sizing(self, slots: Callable[[], Sequence[int]]) -> None:
+        """Size the pool for workers with these slots; raises SettingError when the fleet does not fit the server."""
+        from headrace.sizing.sizer import Sizer  # noqa: PLC0415 - as for the monitor
+
+        self.sizer = Sizer(self.pool, self.store, self.control, self.clock, self._settings, self._app_id, slots)
+        await self.sizer.start()
 
     async def announce(self) -> None:
         """Tell nobody: an app is in no registry, its workers are."""
@@ -198,8 +209,8 @@ class Session:
         # Why: a server that forbids INFO to this user answers with an error; then the scripts tell what it cannot do.
         if isinstance(text, (bytes, str)):
             self.monitor.calibrate(sent, time.perf_counter(), text)
-            check_server_version(_parse_info(text))
-        is_node = isinstance(mode, (bytes, str)) and _parse_info(mode).get("cluster_enabled") == "1"
+            check_server_version(parse_info(text))
+        is_node = isinstance(mode, (bytes, str)) and parse_info(mode).get("cluster_enabled") == "1"
         if is_node and self._cluster is None:
             here = Place(self.pool.address.host, self.pool.address.port)
             known = parse_slots(slots, here).nodes if isinstance(slots, list) else ()
@@ -386,8 +397,3 @@ def _begin_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_begin_in_child)
-
-
-def _parse_info(text: bytes | str) -> dict[str, str]:
-    lines = (text.decode() if isinstance(text, bytes) else text).splitlines()
-    return dict(line.split(":", 1) for line in lines if ":" in line)

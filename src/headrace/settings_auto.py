@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from headrace.settings_env import Shown
 
 AUTO: Final = "auto"
+#: Maximum that a pool begins with when it follows the load, or its minimum if that is more.
+FIRST_MAXIMUM: Final = 20
 WholeOrAuto: TypeAlias = "int | Literal['auto']"
 
 
@@ -32,3 +34,13 @@ class AutoWhole(Kind["int | Literal['auto']"]):
     def show(self, value: WholeOrAuto) -> Shown:
         """Give the number or the word."""
         return value
+
+
+def first_maximum(maximum: WholeOrAuto, minimum: int) -> int:
+    """Return the maximum that a pool begins with.
+
+    Example:
+        >>> first_maximum(100, 20), first_maximum("auto", 5), first_maximum("auto", 50)
+        (100, 20, 50)
+    """
+    return maximum if isinstance(maximum, int) else max(FIRST_MAXIMUM, minimum)

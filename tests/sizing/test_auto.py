@@ -23,6 +23,7 @@ windows = st.builds(
     wait=st.floats(0, 600),
     in_use=st.integers(0, 1_000),
     waiting=st.integers(0, 5_000),
+    full=st.booleans(),
 )
 
 
@@ -31,7 +32,7 @@ def users_on(size: int, users: int, service: float, interval: float = 1.0) -> Wi
     in_use = min(users, size)
     waiting = users - in_use
     arrivals = in_use / service
-    return Window(interval, arrivals, service, waiting / arrivals if waiting else 0.0, in_use, waiting)
+    return Window(interval, arrivals, service, waiting / arrivals if waiting else 0.0, in_use, waiting, in_use == size)
 
 
 def run(controller: Controller, users: int, seconds: int, *, service: float = 0.05, highest: int = 1_000) -> list[int]:
@@ -123,14 +124,30 @@ def test_random_arrivals_make_it_change_seldom() -> None:
 
 def test_a_server_that_answers_nobody_is_no_reason_to_grow() -> None:
     controller = Controller(10, OPTIONS)
-    stuck = replace(QUIET, in_use=10, waiting=500, service=0.1, wait=0.0)
+    stuck = replace(QUIET, in_use=10, waiting=500, service=0.1, full=True)
 
     assert [controller.decide(stuck, 4, 1_000) for _ in range(50)] == [None] * 50
 
 
+def test_waits_for_connections_that_are_being_opened_are_no_reason_to_grow() -> None:
+    controller = Controller(20, OPTIONS)
+    opening = Window(1.0, 50.0, 0.1, 0.5, 8, 60, full=False)
+
+    assert [controller.decide(opening, 4, 1_000) for _ in range(50)] == [None] * 50
+
+
+def test_waits_between_two_looks_make_it_grow_by_steps() -> None:
+    controller = Controller(10, OPTIONS)
+    burst = Window(1.0, 40.0, 0.05, 0.2, 1, 0, full=True)
+
+    changes = [controller.decide(burst, 4, 1_000) for _ in range(2)]
+
+    assert [change.size if change else None for change in changes] == [None, None] or changes[0] is not None
+
+
 def test_a_size_that_proved_too_small_is_remembered_for_longer_each_time() -> None:
     controller = Controller(20, OPTIONS)
-    calm, storm = Window(1.0, 10.0, 0.01, 0.0, 2, 0), Window(1.0, 300.0, 0.08, 0.2, 20, 60)
+    calm, storm = Window(1.0, 10.0, 0.01, 0.0, 2, 0), Window(1.0, 300.0, 0.08, 0.2, 20, 60, full=True)
     stays = []
     for _ in range(3):
         grown = controller.decide(storm, 4, 24)
@@ -165,7 +182,7 @@ def test_a_refused_growth_leaves_the_size() -> None:
 def test_the_reason_names_what_was_seen() -> None:
     controller = Controller(10, OPTIONS)
 
-    change = controller.decide(Window(1.0, 200.0, 0.05, 0.45, 10, 90), 4, 1_000)
+    change = controller.decide(Window(1.0, 200.0, 0.05, 0.45, 10, 90, full=True), 4, 1_000)
 
     assert change is not None
     assert change.reason == "callers waited 450 ms on average, 90 wait now, 100 are wanted at once"

@@ -21,6 +21,8 @@ from headrace.sizing.demand import head_room
 #: A change of the size is at most to the double, and at most down to three quarters.
 GROW_MOST: Final = 2.0
 SHRINK_MOST: Final = 0.75
+#: Windows after a change in which waits that have ended say nothing: they began before it.
+SETTLING: Final = 3
 #: Longest time for which a size that was too small is remembered, seconds.
 HOLD_MOST: Final = 3_600.0
 #: A size that proves too small again within so many times that time is remembered for twice as long.
@@ -58,6 +60,7 @@ class Window:
         wait: Seconds that a call waited for it, on average.
         in_use: Connections in use at the end.
         waiting: Callers that waited at the end.
+        full: Whether every place was used, so that callers waited for places and not for connections being opened.
         wait_p99: 99 % of the waits of the last minute or two were at most this long, seconds; for the explanation.
         waiting_highest: Most callers that waited at once in the last minute; for the explanation.
     """
@@ -68,6 +71,7 @@ class Window:
     wait: float
     in_use: int
     waiting: int
+    full: bool = False
     wait_p99: float = 0.0
     waiting_highest: int = 0
 
@@ -99,6 +103,7 @@ class Controller:
         self.options = options or AutoOptions()
         self.size = size
         self._calm = 0
+        self._settled = SETTLING
         # Bounded: as many as have to be calm.
         self._seen: deque[Window] = deque(maxlen=max(1, self.options.calm_windows))
         #: The largest size at which callers had to wait, and for how long it is still remembered.
@@ -118,6 +123,7 @@ class Controller:
         highest = max(lowest, highest)
         self._held = max(0.0, self._held - window.interval)
         self._since_grown += window.interval
+        self._settled += 1
         self._seen.append(window)
         if not lowest <= self.size <= highest:
             return Change(min(max(self.size, lowest), highest), "its bounds have moved")
@@ -139,20 +145,21 @@ class Controller:
             self._too_small, self._held = max(self.size, self._too_small if again else 0), self._hold
             self._since_grown = 0.0
         if size != self.size:
-            self._calm = 0
+            self._calm = self._settled = 0
         self.size = size
 
     def _is_pressed(self, window: Window) -> bool:
         # Why: a server that answers nobody makes everybody wait, and more connections to it change nothing.
-        if window.arrivals <= 0.0:
+        if window.arrivals <= 0.0 or not window.full:
             return False
-        if window.wait > self.options.target_wait:
+        # Those who wait now will wait for about so long: a place comes free each `service / size`.
+        if window.waiting * window.service > self.options.target_wait * self.size:
             return True
-        # Waits that are still going on are in no average yet; those who wait need a place each.
-        return window.waiting > 0 and window.waiting * window.service > self.options.target_wait * self.size
+        return window.wait > self.options.target_wait and self._settled > SETTLING
 
     def _grow(self, window: Window, highest: int) -> Change | None:
-        waiting = max(window.waiting, round(window.arrivals * window.wait))
+        # Those who waited between two looks: their mean number, by Little's law once more.
+        waiting = window.waiting or round(window.arrivals * window.wait)
         offered = max(min(window.load, float(self.size)), float(window.in_use)) + waiting
         wanted = max(head_room(offered), self.size + self.options.step)
         size = min(wanted, max(int(self.size * GROW_MOST), self.size + self.options.step), highest)

@@ -254,6 +254,7 @@ def size_up(
     maximum: int,
     share_percent: int,
     strangers: int = 0,
+    clients_here: int | None = None,
 ) -> Sizing:
     """Hold the demand against what there is, and recommend a maximum.
 
@@ -265,11 +266,12 @@ def size_up(
         maximum: Connections that this pool never passes.
         share_percent: Share of maxclients for the fleet, 1..100.
         strangers: Processes with workers that are in the registry and not in the budget.
+        clients_here: Connections that this process has open now, None for its maximum.
     """
     known = [*others, *(Member("unknown", links_needed(Demand(workers=1)), Demand(1, 0, 0)) for _ in range(strangers))]
     rows = add_up(demand, known)
     places = maximum + sum(member.places for member in known)
-    limits = limit_fleet(server, share_percent, places)
+    limits = limit_fleet(server, share_percent, places - maximum + (maximum if clients_here is None else clients_here))
     recommended, reason = recommend(demand, limits, 1 + len(known), maximum)
     verdict, advice = judge(places, limits, 1 + len(known), server)
     return Sizing(

@@ -14,6 +14,7 @@ from headrace.pool.link import Lane, Link
 from headrace.pool.pool import Pool
 from headrace.producer import Sender
 from headrace.session import Session, SyncSide
+from headrace.settings_auto import first_maximum
 from headrace.testing.memory import ENDED
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class _NoPool(Pool):
     def __init__(self, app: Headrace) -> None:
         super().__init__(
             parse_address(NOWHERE),
-            maximum=first_maximum(app.settings),
+            maximum=first_maximum(app.settings.redis_max_connections, app.settings.redis_min_connections),
             census=app.census_book,
             client_name="headrace.testing.inline",
         )

@@ -151,6 +151,11 @@ class Worker:
             return self._parts.stats()
         return self._final or WorkerStats(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether `run` was called and has not come to its end."""
+        return self._stop_wanted is not None and self._final is None
+
     def state(self) -> WorkerState:
         """Say whether the worker is consuming: it takes jobs, or would if there were any; else why not."""
         # Why here: few ask, and it would cost each import of the package.
