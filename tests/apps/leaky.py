@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+from pathlib import Path
 
 from headrace import Headrace, current_job
 
@@ -34,3 +36,12 @@ async def steady(kilobytes: int, seconds: float = 0.0) -> list[int]:
 def hoard(kilobytes: int) -> int:
     """Use this much in a child process."""
     return len(os.urandom(1_024) * kilobytes)
+
+
+@app.task(queue="leaky", attempts=5)
+def devour() -> None:
+    """End as a process does whose control group has no memory left: the kernel counts it and sends SIGKILL."""
+    events = Path(os.environ["TEST_MEMORY_EVENTS"])
+    kills = int(events.read_text().split()[-1])
+    events.write_text(f"oom_kill {kills + 1}\n")
+    os.kill(os.getpid(), signal.SIGKILL)
