@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from headrace.job import Desk
     from headrace.pool.carrier import Carrier, SyncCarrier
+    from headrace.pool.confirm import Confirm, SyncTrip, Trip
     from headrace.store.store import Store
     from headrace.task import Batch
 
@@ -35,16 +36,25 @@ class Sender:
         timeout: Longest time in seconds to get a batch accepted, breaks and resends included.
         lease_ran_out: Called with a queue in which some worker's lease has run out.
         where: How the server is called in errors.
+        confirm: Has replicas confirm what was accepted, or None to leave that to the server.
     """
 
     def __init__(
-        self, store: Store, desk: Desk, *, timeout: float, lease_ran_out: Callable[[str], None], where: str
+        self,
+        store: Store,
+        desk: Desk,
+        *,
+        timeout: float,
+        lease_ran_out: Callable[[str], None],
+        where: str,
+        confirm: Confirm | None = None,
     ) -> None:
         self._store = store
         self._desk = desk
         self.timeout = timeout
         self._lease_ran_out = lease_ran_out
         self._where = where
+        self._confirm = confirm
         self._known: set[str] = set()
 
     async def send(self, link: Carrier, batch: Batch) -> list[Job[Any]]:
@@ -59,16 +69,19 @@ class Sender:
             else:
                 self._note(batch.queue)
         holders: list[str] = []
+        trip: Trip = link if self._confirm is None else self._confirm.over(link)
         for part in _parts(batch):
-            timed = _Timed(link, self.timeout)
+            timed = _Timed(trip, self.timeout)
             resent = False
             while True:
                 payloads = self._pack(batch, part, resent=resent)
                 try:
                     replies = await self._store.run(timed, payloads)
                 except ConnectionLost:
-                    # Why: what took effect is unknown; ids already accepted are skipped by the script.
+                    # Why: what took effect is unknown; ids already accepted are skipped by the script. And a server
+                    # that took over from another may not know of the queue.
                     resent = True
+                    self._known.clear()
                     if timed.is_over:
                         raise
                 else:
@@ -79,8 +92,9 @@ class Sender:
     def send_sync(self, link: SyncCarrier, batch: Batch) -> list[Job[Any]]:
         """Send a batch from synchronous code; raises ConnectionLost or CommandRefused."""
         holders: list[str] = []
+        trip: SyncTrip = link if self._confirm is None else self._confirm.over_sync(link)
         for part in _parts(batch):
-            timed = _TimedSync(link, self.timeout)
+            timed = _TimedSync(trip, self.timeout)
             resent = False
             while True:
                 payloads = self._pack(batch, part, resent=resent)
@@ -135,7 +149,7 @@ class _Timed:
 
     __slots__ = ("_deadline", "_link")
 
-    def __init__(self, link: Carrier, timeout: float) -> None:
+    def __init__(self, link: Trip, timeout: float) -> None:
         self._link = link
         self._deadline = time.monotonic() + timeout
 
@@ -153,7 +167,7 @@ class _TimedSync:
 
     __slots__ = ("_deadline", "_link")
 
-    def __init__(self, link: SyncCarrier, timeout: float) -> None:
+    def __init__(self, link: SyncTrip, timeout: float) -> None:
         self._link = link
         self._deadline = time.monotonic() + timeout
 

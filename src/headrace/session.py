@@ -17,6 +17,7 @@ from headrace.keys import inbox_channel
 from headrace.memory.governor import governor
 from headrace.pool.address import parse_address
 from headrace.pool.cluster import CHECK_INTERVAL, Cluster
+from headrace.pool.confirm import confirm_by
 from headrace.pool.link import Lane
 from headrace.pool.pool import Pool
 from headrace.pool.slots import CLUSTER_SLOTS, Place, parse_slots
@@ -113,7 +114,12 @@ class Session:
         channel = inbox_channel(settings.prefix, self._app_id)
         self.inbox = Inbox(self.store, self.control, self.user, channel, self._census)
         self.sender = Sender(
-            self.store, self._desk, timeout=settings.redis_acquire_timeout, lease_ran_out=self._reclaim, where=where
+            self.store,
+            self._desk,
+            timeout=settings.redis_acquire_timeout,
+            lease_ran_out=self._reclaim,
+            where=where,
+            confirm=confirm_by(settings.wait_replicas, self.pool.address, settings.prefix),
         )
 
     @classmethod
@@ -379,6 +385,7 @@ class _SyncSession:
             timeout=settings.redis_acquire_timeout,
             lease_ran_out=lambda _: None,
             where=str(address),
+            confirm=confirm_by(settings.wait_replicas, address, settings.prefix),
         )
 
     def close(self) -> None:

@@ -83,6 +83,12 @@ class Settings:
         "Longest wait for a connection of the pool.",
         change="live",
     )
+    wait_replicas: int = declare(
+        "HEADRACE_WAIT_REPLICAS",
+        Whole(0, 5),
+        0,
+        "Replicas that have to confirm a job before enqueue returns, so that it survives the loss of the primary.",
+    )
     queue_concurrency: int = declare(
         "QUEUE_CONCURRENCY",
         Whole(1, 10_000),

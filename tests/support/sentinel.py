@@ -29,9 +29,11 @@ DEADLINE = 20.0
 SERVICE = "main"
 USER, PASSWORD, SENTINEL_PASSWORD = "app", "s3cret", "w4tch"
 #: A primary that does not answer for so long is replaced, milliseconds.
-DOWN_AFTER_MS = 400
-#: What sentinels do by the clock, milliseconds, instead of 1 s to 10 s: a test does not wait for them.
-PERIODS = ("INFO-PERIOD", "200", "PING-PERIOD", "100", "ASK-PERIOD", "100", "PUBLISH-PERIOD", "200")
+DOWN_AFTER_MS = 600
+#: What sentinels do by the clock, milliseconds, instead of 1 s to 10 s: a test does not wait for them. While the
+#: primary is down they ask its replicas each second, whatever is set here, and promote none that they know nothing of
+#: for five times the period of pings.
+PERIODS = ("INFO-PERIOD", "200", "PING-PERIOD", "300", "ASK-PERIOD", "100", "PUBLISH-PERIOD", "200")
 SERVER_OPTIONS = (
     "--appendonly", "no", "--save", "", "--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1",
     "--user", USER, "on", f">{PASSWORD}", "~*", "&*", "+@all",
@@ -57,10 +59,12 @@ class SentinelGroup:
     Args:
         folder: Where data, logs and settings go.
         extra: More options of the servers.
+        down_after_ms: A primary that does not answer for so long is replaced.
     """
 
-    def __init__(self, folder: Path, extra: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, extra: tuple[str, ...] = (), *, down_after_ms: int = DOWN_AFTER_MS) -> None:
         self.folder = folder
+        self._down_after_ms = down_after_ms
         self.servers: list[PrivateServer] = []
         self.ports: list[int] = []
         self._sentinels: list[subprocess.Popen[bytes]] = []
@@ -161,8 +165,8 @@ class SentinelGroup:
             f"port {port}\nbind 127.0.0.1\ndir {folder}\nlogfile {folder / 'log'}\nrequirepass {SENTINEL_PASSWORD}\n"
             f"sentinel sentinel-pass {SENTINEL_PASSWORD}\n"
             f"sentinel monitor {SERVICE} 127.0.0.1 {self.servers[0].port} 2\n"
-            f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER_MS}\n"
-            f"sentinel failover-timeout {SERVICE} 4000\nsentinel parallel-syncs {SERVICE} 2\n"
+            f"sentinel down-after-milliseconds {SERVICE} {self._down_after_ms}\n"
+            f"sentinel failover-timeout {SERVICE} 2000\nsentinel parallel-syncs {SERVICE} 2\n"
         )
         command = [str(find_server().path), str(config), "--sentinel"]
         self._sentinels.append(
