@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
-from headrace.errors import OptionError, SettingsConflict
+from headrace.errors import OptionError, PoolTimeout, SettingsConflict
 from headrace.fleet import trial as module
 from headrace.fleet.trial import FIGURES, IN_A_ROW, Trial, Window, find_limits, judge
-from tests.live import DEADLINE, opened
+from tests.live import DEADLINE, opened, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -233,3 +235,37 @@ async def test_the_evidence_is_there_as_json(make_app: Callable[..., Headrace], 
     found = json.loads(out)
     assert (code, err) == (0, "")
     assert (found["kept"], found["tried"], len(found["before"]), len(found["after"])) == (True, 1, 1, 3)
+
+
+async def test_a_maximum_that_starves_the_pool_is_taken_back_by_itself(make_app: Callable[..., Headrace]) -> None:
+    app = make_app()
+    async with opened(app):
+        client = Redis(connection_pool=app.pool)
+
+        async def use() -> None:
+            while True:
+                with contextlib.suppress(PoolTimeout, RedisConnectionError):
+                    await client.blpop("nothing", timeout=0.05)
+
+        users = [asyncio.create_task(use()) for _ in range(40)]
+        try:
+            trial = Trial(app, before=0.6, after=20.0, every=0.2)
+            base = await app.fleet.read()
+            outcome = await trial.run({"REDIS_MAX_CONNECTIONS": "8"}, base=base, source="the test")
+        finally:
+            for user in users:
+                user.cancel()
+            await asyncio.gather(*users, return_exceptions=True)
+        latest = await app.fleet.read()
+        await app.fleet.wait_until_taken(latest.number)
+
+        async def restored() -> bool:
+            return app.pool.stats().maximum == 100
+
+        await until(restored, "the pool has its maximum again")
+
+    assert [worse.figure for worse in outcome.worse] == ["pool"]
+    assert outcome.before[-1].pool < 5
+    assert min(outcome.worse[0].after) > 20
+    assert dict(latest.values) == {}
+    assert "pool was " in latest.note

@@ -63,9 +63,9 @@ async def test_arguments_and_results_stay_out_of_the_log(
     async with opened(app), working(app):
         for wrong in ((SECRET, SECRET), ()):
             with pytest.raises(ArgumentError):
-                await give.enqueue(*wrong)  # type: ignore[call-arg]  # the mistake under test
+                await give.enqueue(*wrong)
         with pytest.raises(EncodingError):
-            await give.enqueue([SECRET, object()])
+            await give.enqueue([SECRET, object()])  # type: ignore[arg-type]  # the mistake under test
         jobs: list[Job[Any]] = [await task.enqueue(SECRET) for task in (give, plain, fail, huge, slow)]
         ends = await asyncio.gather(*(job.result(timeout=DEADLINE) for job in jobs), return_exceptions=True)
 

@@ -26,7 +26,7 @@ class Figures(msgspec.Struct, frozen=True):
         pid: Process id.
         pool_maximum: Most connections of its pool.
         pool_total: Those that it holds.
-        pool_waiting: Calls that wait for a connection, the most of the last minute where the pool counts it.
+        pool_waiting: Calls that wait for a connection.
         workers: Workers that run in it.
         concurrency: Their slots.
         running: Jobs that run in them.
@@ -66,7 +66,8 @@ def encode_figures(app_id: str, pool: Any, followers: Iterable[Follower]) -> byt
             pid=os.getpid(),
             pool_maximum=stats.maximum,
             pool_total=stats.total,
-            pool_waiting=getattr(stats, "waiting_highest", stats.waiting),
+            # Why not the highest of the last minute: it would count what was before a change as after it.
+            pool_waiting=stats.waiting,
             workers=len(told),
             concurrency=sum(figures["concurrency"] for figures in told),
             running=sum(figures["running"] for figures in told),
