@@ -11,6 +11,7 @@ from hypothesis import settings
 from headrace import Headrace
 from headrace.ids import random_name
 from headrace.server import start_private_server
+from tests.support.cluster import Cluster
 from tests.support.keyspace import problems
 from tests.support.raw import Raw
 
@@ -37,6 +38,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateServer]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One cluster for all tests that do not harm it: three primaries with a replica each."""
+    with Cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
 @pytest.fixture
 def raw(server: PrivateServer) -> Iterator[Raw]:
     """A plain client of the server, for what a test looks at or breaks behind the back of Headrace."""
@@ -50,7 +58,7 @@ def prefix(raw: Raw) -> Iterator[str]:
     prefix = f"t-{random_name(10)}"
     yield prefix
     found = problems(raw, prefix)
-    raw("UNLINK", "nothing", *raw.keys(f"{prefix}:"))
+    raw.many([("UNLINK", key) for key in raw.keys(f"{prefix}:")])
     assert found == []
 
 

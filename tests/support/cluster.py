@@ -170,6 +170,8 @@ class ClusterRaw:
 
     def many(self, commands: Sequence[Sequence[str | bytes | int]]) -> list[Any]:
         """Send commands and return their replies; an error is raised."""
+        if not commands:
+            return []
         replies = self.link.roundtrip(b"".join(pack_command(*words) for words in commands), len(commands))
         errors = [reply for reply in replies if isinstance(reply, Exception)]
         assert not errors, errors

@@ -293,7 +293,7 @@ class Batch:
                 self.answers[index] = ConnectionLost(
                     f"{where}: slot {self.commands[index].slot} is served by no node. Look at CLUSTER INFO there."
                 )
-        if all(isinstance(answer, ConnectionLost) for answer in self.answers):
+        if self.answers and all(isinstance(answer, ConnectionLost) for answer in self.answers):
             raise self.answers[0]
         return self.answers
 
