@@ -29,6 +29,8 @@ class Plan:
         burst: Stop as soon as no job is left that is due.
         reload: Restart when code changes.
         uvloop: Use uvloop if it is installed.
+        health_port: Port that answers probes, 0 for none; None: as the settings say.
+        health_host: Address on which it does; None: as the settings say.
     """
 
     app: str
@@ -39,6 +41,8 @@ class Plan:
     burst: bool
     reload: bool
     uvloop: bool
+    health_port: int | None = None
+    health_host: str | None = None
 
     def encode(self) -> str:
         """Write the plan as JSON, for the environment."""

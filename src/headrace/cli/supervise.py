@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from headrace.cli.plan import Plan
-    from headrace.worker.supervisor import Tally
+    from headrace.settings import Settings
+    from headrace.worker.supervisor import Supervisor, Tally
 
 
 def run_planned() -> int:
@@ -41,25 +42,33 @@ def _supervise(plan: Plan) -> int:
     from headrace.settings import load_settings
     from headrace.worker.supervisor import Supervisor
 
-    setup_logs(load_settings())
+    settings = load_settings()
+    setup_logs(settings)
     environment = {PLAN_VARIABLE: plan.encode()}
     if plan.reload:
         # Why: Python takes compiled code for current when the source has the same size and the same second of change,
         # which an edit made right after a start may have.
         environment["PYTHONDONTWRITEBYTECODE"] = "1"
     supervisor = Supervisor(same_command(), plan.processes, burst=plan.burst, environment=environment)
-    if plan.reload:
-        from headrace.cli.reload import run_reloading
-
-        asyncio.run(run_reloading(supervisor))
-    else:
-        asyncio.run(supervisor.run())
+    asyncio.run(_run(supervisor, plan, settings))
     if supervisor.refusal is not None:
         reason, code = supervisor.refusal
         sys.stderr.write(f"{reason}\n")
         return code
     print_summary(supervisor.tallies)
     return EXIT_FAILED if supervisor.kills else EXIT_OK
+
+
+async def _run(supervisor: Supervisor, plan: Plan, settings: Settings) -> None:
+    from headrace.cli.listen import answer_supervisor, listening
+
+    async with listening(plan, settings, answer_supervisor(supervisor), supervisor.census):
+        if plan.reload:
+            from headrace.cli.reload import run_reloading
+
+            await run_reloading(supervisor)
+        else:
+            await supervisor.run()
 
 
 def print_summary(tallies: Sequence[Tally]) -> None:

@@ -12,19 +12,33 @@ from typing import TYPE_CHECKING
 
 from headrace.cli.apps import load_app
 from headrace.cli.exits import EXIT_FAILED, EXIT_OK, exit_code
-from headrace.errors import HeadraceError
+from headrace.cli.listen import listening
+from headrace.errors import HeadraceError, UsageError
+from headrace.health.answers import Report, answer_one, report_worker
 from headrace.logs import setup_logs
 from headrace.memory.governor import governor
 from headrace.memory.limits import MIB
 from headrace.settings import load_settings
-from headrace.worker.report import PREDECESSOR_VARIABLE, Failed, Pressed, Reporter, Started, Stopped
+from headrace.worker.report import (
+    ASK_HEALTH,
+    ASK_LIFE,
+    PREDECESSOR_VARIABLE,
+    Answered,
+    Failed,
+    Lives,
+    Pressed,
+    Reporter,
+    Started,
+    Stopped,
+)
 from headrace.worker.shutdown import ShutdownSignals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from headrace.census import Census
+    from headrace.app import Headrace
     from headrace.cli.plan import Plan
+    from headrace.health.answers import Answer
     from headrace.memory.restraint import Plea
     from headrace.worker.worker import Worker
 
@@ -71,7 +85,7 @@ def run_worker(plan: Plan, reporter: Reporter | None) -> tuple[Stopped, bool]:
     worker = app.worker(plan.queues or None, plan.concurrency, grace=plan.grace, burst=plan.burst)
     with asyncio.Runner(loop_factory=_loop_factory(wanted=plan.uvloop)) as runner:
         try:
-            guard = _Guard(worker, reporter, app.census_book)
+            guard = _Guard(app, worker, reporter, plan)
             governor().claim(
                 processes=plan.processes,
                 replace=guard.replace,
@@ -92,10 +106,12 @@ def run_worker(plan: Plan, reporter: Reporter | None) -> tuple[Stopped, bool]:
 class _Guard:
     """A worker under signals, and under a supervisor if there is one."""
 
-    def __init__(self, worker: Worker, reporter: Reporter | None, census: Census) -> None:
+    def __init__(self, app: Headrace, worker: Worker, reporter: Reporter | None, plan: Plan) -> None:
+        self._app = app
         self._worker = worker
-        self._census = census
+        self._census = app.census_book
         self._reporter = reporter
+        self._plan = plan
         self._restart = False
 
     def stop(self, *, hard: bool = False) -> None:
@@ -128,14 +144,18 @@ class _Guard:
 
     async def run(self) -> tuple[Stopped, bool]:
         began = time.monotonic()
-        with ShutdownSignals(self, supervised=self._reporter is not None) as signals, contextlib.ExitStack() as stack:
+        async with contextlib.AsyncExitStack() as stack:
+            signals = stack.enter_context(ShutdownSignals(self, supervised=self._reporter is not None))
             if self._reporter is not None:
                 telling = self._census.create_task(
                     self._tell_start(self._reporter), name="tell the supervisor of the start", owner="command"
                 )
                 stack.callback(telling.cancel)
-                self._reporter.watch(self._supervisor_gone, self._stop_hard)
+                self._reporter.watch(self._supervisor_gone, self._stop_hard, self._asked)
                 stack.callback(self._reporter.unwatch)
+            else:
+                listener = listening(self._plan, self._app.settings, self._answer, self._census)
+                await stack.enter_async_context(listener)
             stats = await self._worker.run()
             stopped = Stopped(stats.completed, stats.failed, stats.retried, time.monotonic() - began)
             if self._reporter is not None:
@@ -145,6 +165,35 @@ class _Guard:
     async def _tell_start(self, reporter: Reporter) -> None:
         await self._worker.signals.started.wait()
         reporter.send(Started(self._worker.id, self._worker.grace))
+
+    # Health
+
+    async def _report(self) -> Report:
+        try:
+            health = await self._app.health()
+        except UsageError:
+            # The app is not open: before the worker has connected, and after its end.
+            health = None
+        reason = "the worker has ended" if self._worker.signals.stopped.is_set() else "the worker starts"
+        return report_worker(health, self._worker.id, os.getpid(), reason)
+
+    async def _answer(self, path: str) -> Answer:
+        # Why: whether the loop turns is told by the answer itself, and must not wait for the server.
+        report = await self._report() if path != "/livez" else Report(ready=False, pid=os.getpid())
+        return answer_one(path, report)
+
+    def _asked(self, word: bytes) -> None:
+        """Answer the supervisor."""
+        if self._reporter is None:
+            return
+        if word == ASK_LIFE:
+            self._reporter.send(Lives())
+        elif word == ASK_HEALTH:
+            _ = self._census.create_task(self._tell_health(self._reporter), name="tell health", owner="command")
+
+    async def _tell_health(self, reporter: Reporter) -> None:
+        report = await self._report()
+        reporter.send(Answered(report.ready, list(report.reasons), dict(report.health)))
 
     def _stop_hard(self) -> None:
         logger.warning("stopping without grace")

@@ -55,6 +55,19 @@ def worker(
             help="Seconds that running jobs get to finish at a stop.  [default: HEADRACE_GRACE]",
         ),
     ] = None,
+    health_port: Annotated[
+        int | None,
+        typer.Option(
+            "--health-port",
+            min=0,
+            max=65_535,
+            help="Answer /livez, /readyz and /healthz on this port; 0 for none.  [default: HEADRACE_HEALTH_PORT]",
+        ),
+    ] = None,
+    health_host: Annotated[
+        str | None,
+        typer.Option("--health-host", help="Address on which it does.  [default: HEADRACE_HEALTH_HOST]"),
+    ] = None,
     *,
     burst: Annotated[bool, typer.Option("--burst", help="Stop as soon as no job is left that is due.")] = False,
     reload: Annotated[
@@ -74,7 +87,8 @@ def worker(
     from headrace.logs import setup_logs
     from headrace.settings import load_settings
 
-    plan = Plan(app, _parse_queues(queues or []), concurrency, processes, grace, burst, reload, uvloop)
+    served = _parse_queues(queues or [])
+    plan = Plan(app, served, concurrency, processes, grace, burst, reload, uvloop, health_port, health_host)
     setup_logs(load_settings())
     if processes > 1 or reload:
         os.execve(sys.executable, same_command(), {**os.environ, PLAN_VARIABLE: plan.encode()})  # noqa: S606 - no shell

@@ -12,7 +12,19 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from headrace.census import Kind
-from headrace.worker.report import HARD, REPORT_VARIABLE, Failed, MessageReader, Pressed, Started, Stopped
+from headrace.worker.report import (
+    ASK_HEALTH,
+    ASK_LIFE,
+    HARD,
+    REPORT_VARIABLE,
+    Answered,
+    Failed,
+    Lives,
+    MessageReader,
+    Pressed,
+    Started,
+    Stopped,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -73,6 +85,8 @@ class Child:
         self._changed = changed
         self._asked = asked
         self._reader = MessageReader()
+        #: Questions that it has not answered, at most one of each word.
+        self._questions: dict[bytes, asyncio.Future[Lives | Answered | None]] = {}
         self._connection, theirs = socket.socketpair()
         self._connection.settimeout(0)
         with theirs, contextlib.ExitStack() as stack:
@@ -100,6 +114,27 @@ class Child:
             self._hard = True
             with contextlib.suppress(OSError):
                 self._connection.send(HARD)
+
+    async def ask(self, word: bytes, timeout: float) -> Lives | Answered | None:
+        """Ask how it is.
+
+        Args:
+            word: ASK_LIFE or ASK_HEALTH.
+            timeout: Longest wait in seconds.
+
+        Returns:
+            What it said; None when it ended, or did not answer in time. The question stays open then, and the next
+            call waits for its answer, so a process that hangs is not sent more and more of them.
+        """
+        if word not in self._questions:
+            try:
+                self._connection.send(word)
+            except OSError:
+                return None
+            self._questions[word] = asyncio.get_running_loop().create_future()
+        with contextlib.suppress(TimeoutError):
+            return await asyncio.wait_for(asyncio.shield(self._questions[word]), timeout)
+        return None
 
     def kill(self) -> None:
         """Send SIGKILL."""
@@ -175,8 +210,19 @@ class Child:
                 self.pressed = message
                 if message.replace:
                     self._asked(self)
+            case Lives():
+                self._answer(ASK_LIFE, message)
+            case Answered():
+                self._answer(ASK_HEALTH, message)
+
+    def _answer(self, word: bytes, message: Lives | Answered | None) -> None:
+        question = self._questions.pop(word, None)
+        if question is not None and not question.done():
+            question.set_result(message)
 
     def _hang_up(self) -> None:
+        for word in list(self._questions):
+            self._answer(word, None)
         with contextlib.suppress(OSError, ValueError):
             asyncio.get_running_loop().remove_reader(self._connection)
         self._connection.close()

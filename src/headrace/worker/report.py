@@ -2,8 +2,9 @@
 
 It also tells when its memory runs short, and asks for another process in its place before it does.
 
-The child writes lines of JSON. The other way there is one word, to stop hard, and the end of the stream, which says
-that the supervisor is gone. Neither waits for the other: what a child did not say before its end stays unknown.
+The child writes lines of JSON. The other way there are a few words, to stop hard and to ask how the child is, and the
+end of the stream, which says that the supervisor is gone. Neither waits for the other: what a child did not say before
+its end stays unknown.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
@@ -25,6 +26,9 @@ REPORT_VARIABLE: Final = "_HEADRACE_REPORT_FD"
 PREDECESSOR_VARIABLE: Final = "_HEADRACE_PREDECESSOR"
 #: What a supervisor writes for a hard stop.
 HARD: Final = b"hard\n"
+#: What it writes to hear whether the child lives, and how it is.
+ASK_LIFE: Final = b"live\n"
+ASK_HEALTH: Final = b"ask\n"
 _LINE_LIMIT_BYTES: Final = 65_536
 _TEXT_LIMIT: Final = 4_000
 
@@ -87,7 +91,25 @@ class Pressed(msgspec.Struct, frozen=True, tag="pressed"):
     replace: bool = False
 
 
-Message: TypeAlias = Started | Stopped | Failed | Pressed
+class Lives(msgspec.Struct, frozen=True, tag="lives"):
+    """The loop of the process turns."""
+
+
+class Answered(msgspec.Struct, frozen=True, tag="answered"):
+    """How the process is.
+
+    Attributes:
+        ready: Whether its worker is consuming.
+        reasons: Why it is not.
+        health: The verdict on its app; empty while there is none.
+    """
+
+    ready: bool
+    reasons: list[str]
+    health: dict[str, Any]
+
+
+Message: TypeAlias = Started | Stopped | Failed | Pressed | Lives | Answered
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
@@ -117,20 +139,29 @@ class Reporter:
         with contextlib.suppress(OSError):
             self._connection.sendall(_encoder.encode(message) + b"\n")
 
-    def watch(self, gone: Callable[[], None], hard: Callable[[], None]) -> None:
-        """Call back when the supervisor is gone, however it ended, and when it wants a hard stop."""
+    def watch(
+        self, gone: Callable[[], None], hard: Callable[[], None], asked: Callable[[bytes], None] = lambda _: None
+    ) -> None:
+        """Call back when the supervisor is gone, however it ended, wants a hard stop, or asks, with its word."""
         loop = asyncio.get_running_loop()
+        rest = b""
 
         def readable() -> None:
+            nonlocal rest
             try:
-                word = self._connection.recv(64)
+                data = self._connection.recv(64)
             except OSError:
-                word = b""
-            if word:
-                hard()
-            else:
+                data = b""
+            if not data:
                 loop.remove_reader(self._connection)
                 gone()
+                return
+            *words, rest = (rest + data).split(b"\n")
+            for word in words:
+                if word + b"\n" == HARD:
+                    hard()
+                else:
+                    asked(word + b"\n")
 
         loop.add_reader(self._connection, readable)
 

@@ -139,7 +139,7 @@ class Supervisor:
         self._environment = dict(environment or {})
         self._places = [Place(number + 1) for number in range(processes)]
         self._children: dict[Child, Place] = {}
-        self._census = Census()
+        self.census = Census()
         self._stopping = False
         self._ran = False
         self._rolling: asyncio.Task[None] | None = None
@@ -155,6 +155,16 @@ class Supervisor:
     def tallies(self) -> list[Tally]:
         """What each place did; complete when `run` has returned."""
         return [place.tally for place in self._places]
+
+    @property
+    def children(self) -> list[Child]:
+        """The process that fills each place; a place that waits for one has none."""
+        return [place.child for place in self._places if place.child is not None]
+
+    @property
+    def waiting(self) -> int:
+        """Places without a process, which are to get one."""
+        return sum(1 for place in self._places if place.child is None and not place.finished)
 
     async def run(self) -> None:
         """Start the children and look after them until they were stopped by a signal, or ended as they should.
@@ -196,7 +206,7 @@ class Supervisor:
             return
         self._again = True
         if self._rolling is None:
-            self._rolling = self._census.create_task(self._roll(), name="rolling restart", owner="supervisor")
+            self._rolling = self.census.create_task(self._roll(), name="rolling restart", owner="supervisor")
 
     # Children
 
@@ -212,7 +222,7 @@ class Supervisor:
             if place.predecessor:
                 environment = {**environment, PREDECESSOR_VARIABLE: place.predecessor}
                 place.predecessor = ""
-            child = Child(self._command, environment, self._census, self._started, self._asked)
+            child = Child(self._command, environment, self.census, self._started, self._asked)
         except OSError as error:
             logger.error(  # noqa: TRY400 - the reason says it all
                 "worker process cannot be started; see the limits of the system on processes and memory",
@@ -308,7 +318,7 @@ class Supervisor:
         )
         self._wanted[place] = None
         if self._rolling is None:
-            self._rolling = self._census.create_task(self._roll(), name="rolling restart", owner="supervisor")
+            self._rolling = self.census.create_task(self._roll(), name="rolling restart", owner="supervisor")
 
     async def _roll(self) -> None:
         try:
