@@ -77,14 +77,19 @@ class Session:
         self._app_id = app_id
         self._publish = publish
         self._cluster: Cluster | None = None
+        self.clock = Clock(census)
         self.pool = Pool(
             address,
             maximum=first_maximum(settings.redis_max_connections, settings.redis_min_connections),
+            minimum=settings.redis_min_connections,
             census=census,
             client_name=f"headrace:{socket.gethostname()}:{os.getpid()}",
+            clock=self.clock,
+            timeout=settings.redis_acquire_timeout,
+            stats_interval=settings.pool_stats_interval,
+            on_event=self._pool_event,
         )
         self.sizer: Sizer | None = None
-        self.clock = Clock(census)
         self._wire(self.pool, Store)
 
     def _wire(self, links: Carriers, store: type[Store]) -> None:
@@ -148,6 +153,7 @@ class Session:
             await session._check_server()
             session.clock.start()
             session.monitor.start()
+            await session.pool.begin(at_once="redis_min_connections" in settings.sources)
         except BaseException:
             await session.close()
             raise
@@ -169,7 +175,7 @@ class Session:
     async def retune(self, before: Settings, after: Settings) -> tuple[str, ...]:
         """Take settings that have changed; a part of the app that follows them."""
         self._settings = after
-        self.sender.timeout = after.redis_acquire_timeout
+        self.sender.timeout = self.pool.timeout = after.redis_acquire_timeout
         self.store.keep(after.keep_finished_count, after.keep_dead)
         self.monitor.retune(
             interval=after.health_interval, threshold=after.health_latency, loop_threshold=after.loop_lag_warn
@@ -179,6 +185,9 @@ class Session:
         maximum = first_maximum(after.redis_max_connections, after.redis_min_connections)
         await self.pool.resize(maximum=maximum, minimum=min(after.redis_min_connections, maximum))
         return ()
+
+    def _pool_event(self, name: str, facts: dict[str, object]) -> None:
+        self.monitor.pool_event(name, facts)
 
     async def start_sizing(self, slots: Callable[[], Sequence[int]]) -> None:
         """Size the pool for workers with these slots; raises SettingError when the fleet does not fit the server."""
