@@ -82,6 +82,17 @@ class Pool(ConnectionPool):
         self._closed_calls = self._closed_opened = self._closed_failed = 0
         self._closed = False
 
+    async def begin(self, *, at_once: bool) -> None:
+        """Begin to look after the connections; with `at_once`, open the minimum now instead of with the first loan.
+
+        Raises:
+            ConnectionLost: The minimum could not be opened.
+        """
+        if at_once:
+            await self.start()
+        else:
+            self._core.bind()
+
     @property
     def maximum(self) -> int:
         """Most connections."""
