@@ -89,9 +89,7 @@ class ConnectionPool(redis.ConnectionPool):
             name,
             (maximum, min_connections, lanes),
             options,
-            make=self.make_connection,
-            connect=self._connect,
-            pushes=self._expects_pushes,
+            self,
             census=census,
         )
         self._lane = next(reversed(self._lending.ledger.lanes))
@@ -165,10 +163,11 @@ class ConnectionPool(redis.ConnectionPool):
         view = copy.copy(self)
         view._lane = known  # noqa: SLF001 - it is one of us
         view._whose = (owner, purpose)  # noqa: SLF001 - it is one of us
-        view._is_view = True  # noqa: SLF001 - it is one of us
+        # The pool lives as long as its views.
+        view._whole = self._whole or self  # noqa: SLF001 - it is one of us
         return view
 
-    _is_view = False
+    _whole: ConnectionPool | None = None
 
     # Acquire and release
 
@@ -198,9 +197,13 @@ class ConnectionPool(redis.ConnectionPool):
 
         What is not in use here is left alone: a connection of a parent process, or one that was given back before.
         """
-        self._lending.release(connection, wanted=bool(self.owns_connection(connection)))
+        self._lending.release(connection, wanted=self.owns_connection(connection))
         if self._listener is not None:
             self._listener.dispatch(AfterConnectionReleasedEvent(connection))  # type: ignore[no-untyped-call]  # redis-py has no types here
+
+    def owns_connection(self, connection: Any) -> bool:
+        """Tell whether a connection that comes back may be lent again: it is of this process."""
+        return bool(connection.pid == os.getpid())
 
     def make_connection(self) -> Any:
         """Make a connection that is not open yet; to be overridden rather than called."""
@@ -209,7 +212,7 @@ class ConnectionPool(redis.ConnectionPool):
             return connection
         return CacheProxyConnection(connection, self.cache, self._lock)  # type: ignore[abstract]  # redis-py makes it so
 
-    def _connect(self, connection: Any, seconds: float) -> None:
+    def connect_once(self, connection: Any, seconds: float) -> None:
         """Open a connection once; the pool repeats by a rule of its own."""
         single = getattr(connection, "connect_check_health", None)
         if single is None:
@@ -217,7 +220,8 @@ class ConnectionPool(redis.ConnectionPool):
         else:
             connect_within(connection, seconds, lambda: single(check_health=True, retry_socket_connect=False))
 
-    def _expects_pushes(self) -> bool:
+    def expects_pushes(self) -> bool:
+        """Tell whether the server may send messages that nobody asked for."""
         return self.cache is not None or bool(self.maint_notifications_enabled())  # type: ignore[no-untyped-call]  # redis-py has no types here
 
     # Life
@@ -250,7 +254,7 @@ class ConnectionPool(redis.ConnectionPool):
 
         Unlike redis-py's, a closed pool opens nothing any more until `start`.
         """
-        if not self._is_view:
+        if self._whole is None:
             self._lending.close()
 
     def reset(self) -> None:

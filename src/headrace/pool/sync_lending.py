@@ -11,7 +11,7 @@ import random
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Protocol
 
 from redis.exceptions import RedisError
 
@@ -23,25 +23,36 @@ from headrace.pool.loops import watch_forks
 from headrace.pool.sync_line import Line
 from headrace.pool.sync_opening import SyncOpening
 from headrace.pool.sync_socket import answers, file_numbers, is_clean
+from headrace.pool.sync_tending import Helpers, find_held, retire_dead
 from headrace.pool.sync_upkeep import sync_upkeep
 from headrace.pool.transport import blind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from types import CodeType
 
     from headrace.census import Entry
-    from headrace.pool.holders import Holder
     from headrace.pool.lanes import Lane
     from headrace.pool.ledger import LaneBook, Member
     from headrace.pool.options import PoolOptions
 
 logger = logging.getLogger(__name__)
 
-#: Threads that open the minimum of one pool at the same time.
-MOST_HELPERS: Final = 8
-#: Idle connections that one upkeep looks at for a closed socket, the longest unused first.
-MOST_LOOKED_AT: Final = 256
+
+class Owner(Protocol):
+    """What the lending needs of the pool."""
+
+    def make_connection(self) -> Any:
+        """Make a connection that is not open yet."""
+        ...
+
+    def connect_once(self, connection: Any, seconds: float) -> None:
+        """Open a connection, without repeating, each step within so many seconds."""
+        ...
+
+    def expects_pushes(self) -> bool:
+        """Tell whether the server may send messages that nobody asked for."""
+        ...
 
 
 class Lending:
@@ -51,9 +62,7 @@ class Lending:
         name: Name of the pool.
         limits: Its maximum, minimum and shares.
         options: Its durations.
-        make: Makes a connection that is not open yet.
-        connect: Opens a connection, once, each step within so many seconds.
-        pushes: Whether the server may send messages that nobody asked for.
+        owner: Makes and opens connections; kept weakly, so that a pool that is forgotten ends at once.
         census: Where connections and threads are entered.
     """
 
@@ -62,17 +71,14 @@ class Lending:
         name: str,
         limits: tuple[int, int, Mapping[str, int] | None],
         options: PoolOptions,
+        owner: Owner,
         *,
-        make: Callable[[], Any],
-        connect: Callable[[Any, float], None],
-        pushes: Callable[[], bool],
         census: Census | None = None,
     ) -> None:
         self.name = name
         self.options = options
-        self.make = make
-        self.open = connect
-        self._pushes = pushes
+        self._owner = weakref.ref(owner)
+        weakref.finalize(owner, self.end).atexit = False
         self._given_census = census
         self._limits = limits
         self.closed = False
@@ -93,7 +99,7 @@ class Lending:
         self.line = Line(self.name, self.lock, self.ledger, self.opening)
         # Bounded by the maximum: connections that have to log in anew before they go on.
         self.reauth: set[Any] = set()
-        self._helpers = 0
+        self._helpers = Helpers(self.name, self.lock, self.opening, self.line, self.census)
         self._logged = time.monotonic()
 
     def abandon(self) -> None:
@@ -241,6 +247,24 @@ class Lending:
 
     # Opening and closing
 
+    def make(self) -> Any:
+        """Make a connection that is not open yet."""
+        return self._find_owner().make_connection()
+
+    def open(self, connection: Any, seconds: float) -> None:
+        """Open it, each step within so many seconds."""
+        self._find_owner().connect_once(connection, seconds)
+
+    def _find_owner(self) -> Owner:
+        owner = self._owner()
+        if owner is None:
+            raise self.closed_error()
+        return owner
+
+    def _pushes(self) -> bool:
+        owner = self._owner()
+        return owner is not None and owner.expects_pushes()
+
     def entered(self, connection: Any) -> None:
         """Take a connection that has been opened; called under the lock."""
         now = time.monotonic()
@@ -260,12 +284,16 @@ class Lending:
             member.connection.disconnect()
         finally:
             with self.lock:
-                self.ledger.closed()
-                self.reauth.discard(member.connection)
-                entry = self._entries.pop(member.connection, None)
-                if entry is not None:
-                    entry.close()
-                self.line.nudge()
+                self._left(member.connection)
+
+    def _left(self, connection: Any) -> None:
+        """Count a connection that is closed, or belongs to its holder alone; its place is free."""
+        self.ledger.closed()
+        self.reauth.discard(connection)
+        entry = self._entries.pop(connection, None)
+        if entry is not None:
+            entry.close()
+        self.line.nudge()
 
     def start(self) -> None:
         """Open the minimum in parallel and wait for it; a closed pool begins anew.
@@ -277,8 +305,8 @@ class Lending:
             self.closed = False
             self.line.open()
         self.make_ready()
-        for helper in self._help():
-            helper.join()
+        self._help()
+        self._helpers.await_all()
         with self.lock:
             error, lacks = self.opening.last_error, self.ledger.lacks()
         if error is not None and lacks:
@@ -287,33 +315,10 @@ class Lending:
                 f"{str(error) or type(error).__name__}. The pool goes on trying; check that the server runs."
             ) from error
 
-    def _help(self) -> list[threading.Thread]:
-        """Start threads that open what is wanted and nobody waits for; they end when it is open."""
+    def _help(self) -> None:
         with self.lock:
-            wanted = min(self.ledger.openings_wanted(), MOST_HELPERS - self._helpers)
-            if wanted <= 0 or self.closed or self.opening.due(time.monotonic()) > time.monotonic():
-                return []
-            self._helpers += wanted
-        helpers = [threading.Thread(target=self._open_wanted, daemon=True) for _ in range(wanted)]
-        for helper in helpers:
-            helper.name = f"headrace pool opening of {self.name}"
-            helper.start()
-        return helpers
-
-    def _open_wanted(self) -> None:
-        entry = self.census.add(Kind.THREAD, "open the minimum", f"pool {self.name}")
-        try:
-            while True:
-                with self.lock:
-                    now = time.monotonic()
-                    if self.closed or self.opening.due(now) > now:
-                        return
-                    seconds = self.opening.begin()
-                self.opening.attempt(self.lock, seconds)
-        finally:
-            with self.lock:
-                self._helpers -= 1
-            entry.close()
+            if not self.closed:
+                self._helpers.help(self.ledger.openings_wanted())
 
     def disconnect(self, *, leased: bool) -> None:
         """Close what is idle, and with `leased` the connections in use too: their holders see them break."""
@@ -329,21 +334,28 @@ class Lending:
 
     def close(self) -> None:
         """Close the pool: waits end with an error and every connection ends. A second call does nothing."""
-        with self.lock:
-            self.closed, self.ready = True, False
-            self.line.close(self.closed_error)
-        self.disconnect(leased=True)
-        sync_upkeep.remove(self)
+        self.end(leased=True)
+        sync_upkeep.await_end()
         with self.lock:
             for entry in self._entries.values():
                 entry.close()
             self._entries.clear()
 
+    def end(self, *, leased: bool = False) -> None:
+        """Lend no more, as when the pool is closed or forgotten; what is in use may stay open."""
+        with self.lock:
+            self.closed, self.ready = True, False
+            self.line.close(self.closed_error)
+        self.disconnect(leased=leased)
+        sync_upkeep.remove(self)
+
     def forget(self) -> None:
-        """Begin with an empty ledger; what is idle is closed, what is in use belongs to its holders alone."""
+        """Count no connection any more: what is idle is closed, what is in use belongs to its holders alone."""
         self.disconnect(leased=False)
         with self.lock:
-            self._begin()
+            for connection in list(self.ledger.leased):
+                self.ledger.give_back(connection, time.monotonic(), usable=False)
+                self._left(connection)
 
     # Upkeep
 
@@ -352,35 +364,14 @@ class Lending:
         with self.lock:
             self.ledger.turn(now)
             retired = self.ledger.retire_surplus(now, self.options.idle_timeout)
-            retired += self._retire_dead()
-            held = self._find_held(now)
+            retired += retire_dead(self.ledger, self._pushes)
+            held = find_held(self.name, self.ledger, self.options.held_warn, now)
         for member in retired:
             self._close(member)
-        for holder in held:
-            facts = {"held_s": round(holder.held, 1), "owner": holder.owner, "purpose": holder.purpose}
-            facts |= {"pool": self.name, "lane": holder.lane, "place": holder.place}
+        for facts in held:
             logger.warning("connection held too long", extra=facts)
         self._help()
         return now + self.options.upkeep_interval
-
-    def _retire_dead(self) -> list[Member[Any]]:
-        dead = [
-            member
-            for member in self.ledger.idle[:MOST_LOOKED_AT]
-            if not member.connection.is_connected or not is_clean(member.connection, self._pushes)
-        ]
-        for member in dead:
-            self.ledger.retire_idle(member)
-        return dead
-
-    def _find_held(self, now: float) -> list[Holder]:
-        limit = self.options.held_warn
-        found = []
-        for member in self.ledger.leased.values() if limit else ():
-            if not member.reported and now - member.since >= limit:
-                member.reported = True
-                found.append(member.holder(now))
-        return found
 
     def resize(self, maximum: int, minimum: int, shares: Mapping[Lane, int]) -> None:
         """Change the limits; what is leased above them is closed when it is released.

@@ -91,17 +91,18 @@ class Line:
         self._ledger = ledger
         self._opening = opening
         self._keeper: ThreadWait | None = None
-        self._closed: Callable[[], Exception] | None = None
+        #: Builds the error of those who come when the pool is closed.
+        self.closed: Callable[[], Exception] | None = None
 
     def close(self, make_error: Callable[[], Exception]) -> None:
         """End all waits, and those to come, with an error."""
         with self._lock:
-            self._closed = make_error
+            self.closed = make_error
             self._ledger.refuse(make_error, time.monotonic())
 
     def open(self) -> None:
         """Let threads wait again."""
-        self._closed = None
+        self.closed = None
 
     def wait(self, book: LaneBook[Any], since: float, deadline: float, *, first: bool) -> Member[Any]:
         """Wait for a connection of a lane.
@@ -121,8 +122,8 @@ class Line:
         """
         wait = ThreadWait(since, deadline)
         with self._lock:
-            if self._closed is not None:
-                raise self._closed()
+            if self.closed is not None:
+                raise self.closed()
             self._ledger.wait(book, wait, first=first)
         try:
             while not self._step(book, wait):
@@ -133,7 +134,7 @@ class Line:
                     self._ledger.give_back(wait.member.connection, time.monotonic(), usable=True)
                 self._step_down(wait)
             raise
-        if wait.called or self._keeper is wait:
+        if wait.called or wait.busy or self._keeper is wait:
             with self._lock:
                 self._step_down(wait)
         if wait.member is None:
@@ -184,6 +185,9 @@ class Line:
 
     def _sleep_until(self, wait: ThreadWait, due: float) -> float:
         """Return when to look again; one thread alone keeps the time of the next attempt to open."""
+        if due == NEVER and self._keeper is wait:
+            # Why: others are opening, and whoever ends last looks for a keeper; this one would sleep through it.
+            self._keeper = None
         if due == NEVER or self._keeper not in {None, wait}:
             return wait.deadline
         self._keeper = wait

@@ -64,10 +64,14 @@ class SyncUpkeep:
                 self._condition.notify()
 
     def remove(self, pool: Tended) -> None:
-        """Look after a pool no more, and wait for the thread when it was the last one."""
+        """Look after a pool no more."""
         with self._condition:
             self._pools.pop(pool, None)
             self._condition.notify()
+
+    def await_end(self) -> None:
+        """Wait for the thread to end, when no pool is left."""
+        with self._condition:
             thread = self._thread if not self._pools else None
         if thread is not None and thread is not threading.current_thread():
             thread.join(END_TIMEOUT)
@@ -86,7 +90,8 @@ class SyncUpkeep:
     def _begin(self) -> None:
         # Weak, so bounded by the pools that are in use.
         self._pools: weakref.WeakKeyDictionary[Tended, float] = weakref.WeakKeyDictionary()
-        self._condition = threading.Condition(threading.Lock())
+        # Why: a lock that a thread may take again, since a collection of garbage may end a pool at any line.
+        self._condition = threading.Condition(threading.RLock())
         self._thread = self._entry = None
         self.census = Census()
 
