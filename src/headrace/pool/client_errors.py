@@ -79,6 +79,7 @@ def pool_timeout(
     used: int,
     ahead: int,
     holders: Sequence[Holder],
+    told: str = "",
     opening_error: BaseException | None = None,
 ) -> ClientPoolTimeout:
     """Build the error of a wait that ran out.
@@ -91,10 +92,11 @@ def pool_timeout(
         used: Connections of it in use.
         ahead: Waiters before this one.
         holders: Who has them.
+        told: The text about them, when it is made already.
         opening_error: Why no connection could be opened, when that is the cause.
     """
     text = f"pool '{name}', lane '{lane}' gave no connection within {waited:.3g} s: {used} of {share} in use, {ahead} "
-    text += f"waiting ahead, {tell_holders(holders)}. "
+    text += f"waiting ahead, {told or tell_holders(holders)}. "
     if opening_error is not None:
         text += f"The last attempt to open one failed: {opening_error}. Check that the server runs."
     else:

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from headrace.census import Census, Kind
 from headrace.pool.checking import find_fault
 from headrace.pool.client_errors import ClientConnectionLost, ClientUsageError, pool_closed, pool_timeout
+from headrace.pool.holders import tell_holders
 from headrace.pool.loops import clock_of, keep_blind, watch_forks
 from headrace.pool.opening import Opening
 from headrace.pool.transport import abort
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from headrace.census import Entry
     from headrace.clock import Alarm, Clock
     from headrace.pool.figures import PoolStats
+    from headrace.pool.holders import Holder
+    from headrace.pool.lanes import Lane
     from headrace.pool.ledger import LaneBook, Ledger, Member
     from headrace.pool.options import PoolOptions
 
@@ -338,7 +341,12 @@ class Core:
     def _expire(self) -> None:
         now = time.monotonic()
         self._watched = math.inf
-        for book, waiter in self.ledger.expire(now):
+        told: dict[Lane, tuple[list[Holder], str]] = {}
+        for book, waiter, ahead in self.ledger.expire(now):
+            if book.lane not in told:
+                # Why: thousands may be late at once; who holds what is the same for all of them.
+                holders = self.ledger.holders(now, book.lane)
+                told[book.lane] = holders, tell_holders(holders)
             # Why: a lane whose share is used up is full; one that is not waits for the server.
             opening = self._opening.last_error if self._opening is not None and book.used < book.share else None
             waiter.refuse(
@@ -348,8 +356,9 @@ class Core:
                     waited=now - waiter.since,
                     share=book.share,
                     used=book.used,
-                    ahead=sum(1 for other in book.waiters if other.since < waiter.since),
-                    holders=self.ledger.holders(now, book.lane),
+                    ahead=ahead,
+                    holders=told[book.lane][0],
+                    told=told[book.lane][1],
                     opening_error=opening,
                 )
             )

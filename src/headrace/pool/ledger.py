@@ -12,85 +12,25 @@ Invariants, at every call's end:
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+import math
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from headrace.errors import UsageError
 from headrace.histogram import RecentHistogram, RecentMaximum
-from headrace.pool.holders import Holder, name_owner, name_place
 from headrace.pool.lanes import Lane, parse_shares
+from headrace.pool.waiters import LaneBook, Member, Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from types import CodeType
+
+    from headrace.pool.holders import Holder
+
+__all__ = ["LaneBook", "Ledger", "Member", "Waiter"]
 
 C = TypeVar("C")
-M_contra = TypeVar("M_contra", contravariant=True)
 
 #: Classes of errors that are counted apart; more count as `other`.
 MOST_ERROR_CLASSES: Final = 32
-
-
-class Member(Generic[C]):
-    """One open connection of a pool, and who has it."""
-
-    __slots__ = (
-        "connection",
-        "expires",
-        "idle_since",
-        "lane",
-        "owner",
-        "place",
-        "purpose",
-        "reported",
-        "since",
-        "verified",
-    )
-
-    def __init__(self, connection: C, *, now: float, expires: float) -> None:
-        self.connection = connection
-        self.expires = expires
-        self.idle_since = self.verified = self.since = now
-        self.lane: LaneBook[C] | None = None
-        self.owner: object = None
-        self.purpose = ""
-        self.place: tuple[CodeType, int] | None = None
-        self.reported = False
-
-    def holder(self, now: float) -> Holder:
-        """Return who holds it."""
-        lane = self.lane.lane if self.lane is not None else Lane.USER
-        return Holder(lane, name_owner(self.owner), self.purpose, name_place(self.place), now - self.since)
-
-
-class Waiter(Protocol[M_contra]):
-    """Somebody who waits for a connection."""
-
-    deadline: float
-    since: float
-
-    def accept(self, member: M_contra) -> bool:
-        """Take the connection, and return whether it is still wanted."""
-        ...
-
-    def refuse(self, error: Exception) -> None:
-        """End the wait with an error."""
-        ...
-
-
-class LaneBook(Generic[C]):
-    """One lane: its share, how much of it is used, and who waits."""
-
-    __slots__ = ("lane", "reserved", "share", "timeouts", "used", "waiters", "waiting_highest")
-
-    def __init__(self, lane: Lane, share: int) -> None:
-        self.lane = lane
-        self.share = share
-        self.used = self.reserved = 0
-        self.timeouts = 0
-        # Bounded by the callers that wait, each until its deadline.
-        self.waiters: deque[Waiter[Member[C]]] = deque()
-        self.waiting_highest = RecentMaximum()
 
 
 class Ledger(Generic[C]):
@@ -147,19 +87,18 @@ class Ledger(Generic[C]):
     def wait(self, book: LaneBook[C], waiter: Waiter[Member[C]], *, first: bool = False) -> None:
         """Put a waiter at the end of its lane, or at the front when it gave back a connection that proved dead."""
         if first:
-            book.waiters.appendleft(waiter)
+            book.prepend(waiter)
         else:
-            book.waiters.append(waiter)
+            book.append(waiter)
         self.waiting += 1
         self.waiting_highest.record(self.waiting, waiter.since)
         book.waiting_highest.record(len(book.waiters), waiter.since)
 
     def leave(self, book: LaneBook[C], waiter: Waiter[Member[C]]) -> bool:
         """Take a waiter out of its lane before its turn; returns False when it is not there any more."""
-        try:
-            book.waiters.remove(waiter)
-        except ValueError:
+        if waiter not in book.waiters:
             return False
+        del book.waiters[waiter]
         self.waiting -= 1
         return True
 
@@ -188,20 +127,23 @@ class Ledger(Generic[C]):
         self.calls_total += 1
         member.owner = member.place = None
         member.reported = False
-        if not usable or now >= member.expires or self._places > self.maximum:
-            self.closing += 1
-            return member
-        member.idle_since = member.verified = now
-        self.idle.append(member)
+        if usable and now < member.expires and self._places - self.closing <= self.maximum:
+            member.idle_since = member.verified = now
+            self.idle.append(member)
+            if self.waiting:
+                self.serve(now)
+            return None
+        self.closing += 1
         if self.waiting:
+            # Why: the lane has used one less of its share, so that its next waiter may have what others left idle.
             self.serve(now)
-        return None
+        return member
 
     def serve(self, now: float) -> None:
         """Hand idle connections to those who wait: lanes in their order, waiters of a lane in order of arrival."""
         for book in self.lanes.values():
             while book.waiters and self.idle and book.used < book.share:
-                waiter = book.waiters.popleft()
+                waiter, _ = book.waiters.popitem(last=False)
                 self.waiting -= 1
                 member = self.idle.pop()
                 self._lease(member, book, now)
@@ -213,26 +155,26 @@ class Ledger(Generic[C]):
                     book.used -= 1
                     self.idle.append(member)
 
-    def expire(self, now: float) -> Iterator[tuple[LaneBook[C], Waiter[Member[C]]]]:
-        """Take out the waiters whose time is up; the caller refuses each."""
+    def expire(self, now: float) -> Iterator[tuple[LaneBook[C], Waiter[Member[C]], int]]:
+        """Take out the waiters whose time is up, each with the number that wait before it; the caller refuses each."""
         for book in self.lanes.values():
-            late = [waiter for waiter in book.waiters if waiter.deadline <= now]
-            for waiter in late:
+            for waiter, ahead in book.late(now):
                 if self.leave(book, waiter):
                     book.timeouts += 1
                     self.timeouts_total += 1
                     self.waits.current.record(now - waiter.since)
-                    yield book, waiter
+                    yield book, waiter, ahead
 
     def next_deadline(self) -> float | None:
         """Return when the next waiter has to be told that its time is up."""
-        return min((waiter.deadline for book in self.lanes.values() for waiter in book.waiters), default=None)
+        nearest = min(book.next_deadline() for book in self.lanes.values())
+        return nearest if nearest < math.inf else None
 
     def refuse(self, make_error: Callable[[], Exception], now: float, waited: float = 0.0) -> None:
         """End the waits that have lasted for at least `waited` seconds, each with an error of its own."""
         for book in self.lanes.values():
-            while book.waiters and now - book.waiters[0].since >= waited:
-                waiter = book.waiters.popleft()
+            while book.waiters and now - book.first().since >= waited:
+                waiter, _ = book.waiters.popitem(last=False)
                 self.waiting -= 1
                 waiter.refuse(make_error())
 
@@ -242,7 +184,8 @@ class Ledger(Generic[C]):
         """Return how many more connections should be opened now, within the maximum."""
         if self._places >= self.maximum:
             return 0
-        entitled = sum(min(len(book.waiters), book.share - book.used) for book in self.lanes.values())
+        # A lane uses more than its share after the share was lowered; that takes nothing from the others.
+        entitled = sum(min(len(book.waiters), max(0, book.share - book.used)) for book in self.lanes.values())
         total = self.total
         open_soon = len(self.idle) + self.opening
         wanted = max(entitled - open_soon, self.minimum - (total - self.closing))
@@ -266,7 +209,7 @@ class Ledger(Generic[C]):
         self.opening -= 1
         self.opened_total += 1
         member = Member(connection, now=now, expires=expires)
-        if self._places > self.maximum:
+        if self._places - self.closing > self.maximum:
             self.closing += 1
             return member
         self.idle.append(member)
@@ -289,8 +232,9 @@ class Ledger(Generic[C]):
         """Take out what is idle and past its lifetime, above the maximum, or unused for too long above the minimum."""
         retired: list[Member[C]] = []
         kept: list[Member[C]] = []
-        over = self.total - self.maximum
-        spare = self.total - self.closing - self.minimum
+        kept_open = self._places - self.closing
+        over = kept_open - self.maximum
+        spare = kept_open - self.minimum
         # The longest unused stand first.
         for member in self.idle:
             unused = now - member.idle_since >= idle_timeout
@@ -323,12 +267,13 @@ class Ledger(Generic[C]):
         self._places += 1
         return True
 
-    def unreserve(self, lane: Lane) -> None:
-        """Give such a place back."""
+    def unreserve(self, lane: Lane, now: float) -> None:
+        """Give such a place back, and serve whoever waits in its lane."""
         self.lanes[lane].used -= 1
         self.lanes[lane].reserved -= 1
         self.reserved -= 1
         self._places -= 1
+        self.serve(now)
 
     def forget(self) -> None:
         """Forget all connections and waits, in a forked child; they are the parent's."""

@@ -10,6 +10,7 @@ redis-py clients, as by any `ConnectionPool`::
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import TYPE_CHECKING, Any
 
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
@@ -151,7 +152,7 @@ class Pool(ConnectionPool):
         self._closed_opened += link.opened_total
         self._closed_failed += link.failed_total
         await link.close()
-        self._core.ledger.unreserve(link.lane)
+        self._core.ledger.unreserve(link.lane, time.monotonic())
         self._core.need()
 
     def stats(self) -> PoolStats:

@@ -103,7 +103,7 @@ class Upkeep:
         for lane, book in self._ledger.lanes.items():
             if not book.waiters or book.used < book.share or lane in self.exhausted:
                 continue
-            since = book.waiters[0].since
+            since = book.first().since
             due = since + self._options.exhausted_after
             if due > now:
                 soonest = due if soonest is None else min(soonest, due)
