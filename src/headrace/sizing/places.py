@@ -7,27 +7,30 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from headrace.errors import CommandRefused, HeadraceError, SettingError
+from headrace.pool.cluster_link import ClusterLink
 from headrace.settings import VARIABLES, source_of
 from headrace.settings_auto import AUTO
 from headrace.sizing.demand import LEAST_MAXIMUM, Limits, ServerFacts, limit_fleet, links_needed
-from headrace.sizing.facts import ask_server, encode_demand, find_ghosts
+from headrace.sizing.facts import ask_server, encode_demand, find_ghosts, read_members
 from headrace.store.budget import Budget
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from headrace.settings import Settings
-    from headrace.sizing.demand import Demand
+    from headrace.sizing.demand import Demand, Member
     from headrace.sizing.facts import Fleet
     from headrace.store.store import Client, Store
 
 logger = logging.getLogger(__name__)
 
 #: The places of a process are kept for so long without a sign of it, seconds.
-LEASE: Final = 90.0
+LEASE: Final = 180.0
 #: Time for the last word of a process that ends, seconds.
 GOODBYE: Final = 2.0
 #: With `auto` and an unknown maxclients, all processes together have so many places.
 UNKNOWN_LIMIT: Final = 1_000
-#: Ghosts that are taken out of the budget at one start; the rest leave with their lease.
+#: Lost processes that are taken out of the budget at once; the rest leave with their lease.
 MOST_GHOSTS: Final = 100
 
 
@@ -78,13 +81,8 @@ class Places:
         if demand.auto or source_of(settings, VARIABLES["REDIS_MAX_CONNECTIONS"]) == "default":
             least = min(wanted, max(LEAST_MAXIMUM, links_needed(demand)))
         granted = await self._ask(demand, least, wanted, limits, first=True)
-        if granted < 0:
-            ghosts = await find_ghosts(self._control, fleet.members)
-            for ghost in ghosts[:MOST_GHOSTS]:
-                await self._control.roundtrip(self.budget.pack_goodbye(ghost), 1)
-            if ghosts:
-                logger.warning("places of lost processes taken back", extra={"processes": ",".join(ghosts[:5])})
-                granted = await self._ask(demand, least, wanted, limits, first=True)
+        if granted < 0 and await self.sweep(fleet.members):
+            granted = await self._ask(demand, least, wanted, limits, first=True)
         if granted < 0 and limits is not None:
             raise self._cannot_fit(settings, wanted, least, limits, fleet)
         return granted if granted > 0 else least
@@ -98,6 +96,25 @@ class Places:
         if wanted > self.held:
             self._server, _ = await ask_server(self._control)
         return await self._ask(demand, least, wanted, self.limits(settings, clients_here), first=False)
+
+    async def sweep(self, members: Sequence[Member] | None = None) -> int:
+        """Take the places of processes back that ended without a word; returns how many there were.
+
+        Raises:
+            ConnectionLost: The connection broke.
+        """
+        # Why: a process of a cluster need not be connected to the node that is asked.
+        if isinstance(self._control, ClusterLink):
+            return 0
+        if members is None:
+            _, now_ms = await ask_server(self._control)
+            members = read_members(await self.budget.claims(self._control), now_ms, self.process)
+        ghosts = (await find_ghosts(self._control, members))[:MOST_GHOSTS]
+        for ghost in ghosts:
+            await self._control.roundtrip(self.budget.pack_goodbye(ghost), 1)
+        if ghosts:
+            logger.warning("places of lost processes taken back", extra={"processes": ",".join(ghosts[:5])})
+        return len(ghosts)
 
     async def give_back(self) -> None:
         """Give all places back, unless the server is away; then the lease does."""

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from headrace.errors import ConnectionLost, PoolClosed
+from headrace.pool.cluster_link import ClusterLink
 from headrace.pool.lanes import MOST_CONNECTIONS, Lane, app_shares
 from headrace.settings_auto import AUTO, first_maximum
 from headrace.sizing.auto import AutoOptions, Change, Controller, Window
@@ -32,11 +33,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: Each sign of life for the places of a process comes after this, seconds: a third of their lease.
-RENEW_INTERVAL: Final = 30.0
+RENEW_INTERVAL: Final = 60.0
 #: Least connections of the user lane with `auto`: one for the app, one to lend.
 LEAST_USER: Final = 2
 #: After the fleet's budget had no place left, it is asked again after this, seconds.
 ASK_AGAIN: Final = 5.0
+#: Connections of the control lane with `auto`: that of the app, and one for a client of the user's.
+CONTROL_PLACES: Final = 2
+#: Before that, lost processes are looked for, at most once in this time, seconds: it reads the whole CLIENT LIST.
+SWEEP_AGAIN: Final = 60.0
 
 
 class Lending(Protocol):
@@ -93,10 +98,11 @@ class Sizer:
         self._slots = slots
         self._options = options or AutoOptions()
         self._places = Places(store, control, f"{place or this_process()}:{app_id}")
+        #: The lanes of the app's own parts, as the pool has them.
         self._engine = _engine_shares(self.maximum)
         self._controller: Controller | None = None
         self._before: tuple[float, PoolStats] = (0.0, pool.stats())
-        self._ask_after = 0.0
+        self._ask_after = self._sweep_after = 0.0
         self._renewal: Duty | None = None
         self._following: Duty | None = None
 
@@ -115,8 +121,7 @@ class Sizer:
         fleet = await self._look()
         wanted, demand = self.maximum, self._demand()
         granted = await self._places.take(fleet, self._settings, demand, wanted, self._clients_here())
-        if granted != wanted:
-            self._engine = _engine_shares(granted)
+        if granted != wanted or self.is_auto:
             await self._resize(granted, "the fleet leaves no more places")
         sizing = self._size_up(fleet)
         log_size(sizing, self._settings)
@@ -177,23 +182,29 @@ class Sizer:
         now, stats = time.monotonic(), self._pool.stats()
         (before, earlier), self._before = self._before, (now, stats)
         window = read_window(earlier, stats, now - before)
-        engine = sum(self._engine.values())
-        lowest = max(LEAST_USER, self._settings.redis_min_connections - engine)
-        change = controller.decide(window, min(lowest, MOST_CONNECTIONS - engine), MOST_CONNECTIONS - engine)
+        engine = self._engine_wanted()
+        used = sum(engine.values())
+        lowest = max(LEAST_USER, self._settings.redis_min_connections - used)
+        change = controller.decide(window, min(lowest, MOST_CONNECTIONS - used), MOST_CONNECTIONS - used)
+        if change is None and engine != self._engine:
+            change = Change(controller.size, "its workers have changed")
         try:
-            if change is not None and (change.size < controller.size or now >= self._ask_after):
-                await self._apply(change, window, engine, now)
+            if change is not None and (used + change.size <= self.maximum or now >= self._ask_after):
+                await self._apply(change, window, used, now)
             elif self._places.held > max(self.maximum, self._clients_here()):
                 await self.renew()
         except (ConnectionLost, PoolClosed) as error:
             self._ask_after = now + ASK_AGAIN
             logger.warning("pool could not be resized; it is tried again", extra={"reason": str(error)[:300]})
 
-    async def _apply(self, change: Change, window: Window, engine: int, now: float) -> None:
-        wanted, reason = engine + change.size, change.reason
+    async def _apply(self, change: Change, window: Window, used: int, now: float) -> None:
+        wanted, reason = used + change.size, change.reason
         if wanted > self.maximum:
             # Why: places come first and connections after them, so that the fleet never has more than its budget.
             granted = await self._ask(least=self.maximum, wanted=wanted)
+            if granted < wanted and now >= self._sweep_after:
+                self._sweep_after = now + SWEEP_AGAIN
+                granted = await self._ask(least=granted, wanted=wanted) if await self._places.sweep() else granted
             if granted < wanted:
                 self._ask_after = now + ASK_AGAIN
                 reason += f"; the fleet leaves {granted} of {wanted} places"
@@ -218,12 +229,22 @@ class Sizer:
             log_resize(before, maximum, reason, window)
 
     def _shares(self, maximum: int) -> dict[Lane, int]:
-        """Divide a maximum: with `auto`, only the lane of users grows and shrinks."""
-        user = maximum - sum(self._engine.values())
+        """Divide a maximum: with `auto`, the app's own parts get what they need, and users the rest."""
+        engine = self._engine_wanted()
+        user = maximum - sum(engine.values())
         if self.is_auto and user >= LEAST_USER:
-            return {**self._engine, Lane.USER: user}
+            self._engine = engine
+            return {**engine, Lane.USER: user}
         self._engine = _engine_shares(maximum)
         return app_shares(maximum)
+
+    def _engine_wanted(self) -> dict[Lane, int]:
+        """Return what the app's own parts need with `auto`, with room for one more worker to start."""
+        if isinstance(self._control, ClusterLink):
+            # Why: there each of them has a connection to each node, and nodes come and go.
+            return self._engine
+        workers = 1 + len(self._slots())
+        return {Lane.CONTROL: CONTROL_PLACES, Lane.BLOCKING: workers, Lane.JOBS: workers}
 
     def _follow_load(self) -> None:
         """Begin or end to follow the load, as the settings say."""
