@@ -67,8 +67,7 @@ class Flights:
         looked: Callable[[list[Served]], None],
     ) -> None:
         self.reserving = True
-        self.total = 0
-        self.jobs_total = 0
+        self.total = self.jobs_total = 0
         self._host = host
         self._link = link
         self._queues = queues
@@ -84,8 +83,7 @@ class Flights:
         self._landed: asyncio.Future[None] | None = None
         self._offset_ms = time.time() * 1000 - time.monotonic() * 1000
         self._turn = 0
-        self._last_end = 0.0
-        self._last_count = 0
+        self._last_end, self._last_count = 0.0, 0
         #: Size of a record: a moving average over the latest reserves.
         self._record_bytes = 1.0
         self._refusals = Refusals(self.kick)
