@@ -20,6 +20,7 @@ from headrace.pool.cluster import CHECK_INTERVAL, Cluster
 from headrace.pool.confirm import confirm_by
 from headrace.pool.link import Lane
 from headrace.pool.pool import Pool
+from headrace.pool.sentinel_watch import SentinelWatch
 from headrace.pool.slots import CLUSTER_SLOTS, Place, parse_slots
 from headrace.pool.sync_cluster import SyncRoute
 from headrace.producer import Sender
@@ -90,6 +91,7 @@ class Session:
             on_event=self._pool_event,
         )
         self.sizer: Sizer | None = None
+        self._watch = SentinelWatch(address, census)
         self._wire(self.pool, Store)
 
     def _wire(self, links: Carriers, store: type[Store]) -> None:
@@ -151,6 +153,7 @@ class Session:
             if session.pool.address.seeds:
                 await session._enter_cluster([Place(*seed) for seed in session.pool.address.seeds])
             await session._check_server()
+            session._watch.start()
             session.clock.start()
             session.monitor.start()
             await session.pool.begin(at_once="redis_min_connections" in settings.sources)
@@ -168,6 +171,7 @@ class Session:
         await self.clock.close()
         if self._cluster is not None:
             await self._cluster.close()
+        await self._watch.close()
         await self.pool.close()
         if self._server is not None:
             await asyncio.to_thread(self._server.release)

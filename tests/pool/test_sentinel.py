@@ -134,7 +134,7 @@ def test_the_server_and_its_sentinels_have_logins_of_their_own() -> None:
 
     assert (address.username, address.password) == ("app", "one")
     assert (first.username, first.password) == (second.username, second.password) == ("watch", "t&wo")
-    assert first.handshake("x") == [("AUTH", "watch", "t&wo"), ("PING",)]
+    assert first.handshake("x") == [("HELLO", 3, "AUTH", "watch", "t&wo"), ("PING",)]
     primary = address.primary_at("c", 4)
     assert str(primary) == "redis://c:4/3"
     assert primary.handshake("x")[0] == ("HELLO", 3, "AUTH", "app", "one")

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import ssl
+import weakref
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from redis.connection import parse_url
 
 from headrace.errors import SettingError
 from headrace.settings_env import CLUSTER_SCHEMES, SENTINEL_SCHEMES, mask_url, split_cluster_url, split_sentinel_url
+
+
+class Follower(Protocol):
+    """Has a connection that has to lead to the primary."""
+
+    def follow(self, host: str, port: int) -> None:
+        """Leave any other place than this one."""
+        ...
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -22,6 +31,8 @@ class Sentinels:
         username: User of the sentinels themselves.
         password: Password of the sentinels themselves.
         first: Index of the sentinel that is asked first: the last one that gave a good answer.
+        switches: How often it was heard that the primary was replaced.
+        followers: Who is told so.
     """
 
     places: tuple[tuple[str, int], ...]
@@ -29,6 +40,8 @@ class Sentinels:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     first: int = field(default=0, compare=False)
+    switches: int = field(default=0, compare=False)
+    followers: weakref.WeakSet[Follower] = field(default_factory=weakref.WeakSet, compare=False, repr=False)
 
     def trust(self, place: tuple[str, int]) -> None:
         """Ask this sentinel first from now on: it gave an answer."""
@@ -37,6 +50,12 @@ class Sentinels:
     def doubt(self) -> None:
         """Ask another sentinel first: what this one named is no primary, or is not there."""
         self.first = (self.first + 1) % len(self.places)
+
+    def switched(self, host: str, port: int) -> None:
+        """Tell all followers where the primary is now."""
+        self.switches += 1
+        for follower in list(self.followers):
+            follower.follow(host, port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +106,11 @@ class Address:
         """Return the address of the primary that the sentinels of this one have named."""
         return replace(self, host=host, port=port, sentinels=None, is_primary=True)
 
+    def watch_address(self) -> Self:
+        """Return the address of whichever sentinel can be reached, to listen to."""
+        group = self.sentinels
+        return replace(self, sentinels=None if group is None else replace(group), is_sentinel=True)
+
     def doubt(self) -> None:
         """Note that the place that was found is no primary, or not there: another sentinel is asked first."""
         if self.sentinels is not None:
@@ -125,13 +149,11 @@ class Address:
 
         The first reply also tells the role of the server. A sentinel is only logged in to.
         """
-        if self.is_sentinel:
-            user = () if self.username is None else (self.username,)
-            login = [] if self.password is None else [("AUTH", *user, self.password)]
-            return [*login, ("PING",)]
         hello: tuple[Any, ...] = ("HELLO", 3)
         if self.password is not None:
             hello = ("HELLO", 3, "AUTH", self.username or "default", self.password)
+        if self.is_sentinel:
+            return [hello, ("PING",)]
         commands: list[tuple[Any, ...]] = [hello, ("CLIENT", "SETNAME", client_name)]
         if self.database:
             commands.append(("SELECT", self.database))

@@ -86,6 +86,8 @@ class Link:
         self._opening: asyncio.Task[Connection] | None = None
         self._backoff = Backoff()
         self._closed = False
+        if address.sentinels is not None:
+            address.sentinels.followers.add(self)
 
     @property
     def is_open(self) -> bool:
@@ -159,6 +161,12 @@ class Link:
             await self.roundtrip(pack_command("SUBSCRIBE", *fresh) + pack_command("PING"), 1, timeout=timeout)
             self._confirmed.update(fresh)
 
+    def follow(self, host: str, port: int) -> None:
+        """Leave any other place than this one; calls under way there end with ConnectionLost."""
+        connection = self._connection
+        if connection is not None and (connection.address.host, connection.address.port) != (host, port):
+            self._drop(connection)
+
     async def close(self) -> None:
         """Close the connection; calls under way end with PoolClosed. Safe to call again."""
         self._closed = True
@@ -215,6 +223,8 @@ class Link:
 
     async def _connect(self) -> tuple[Connection, list[str]]:
         """Find the server, open a connection, subscribe it, and return it with its channels."""
+        sentinels = self.address.sentinels
+        switches = 0 if sentinels is None else sentinels.switches
         place = await locate(self.address)
         connection = Connection(
             place, name=self.name, on_push=self._pushed if self._on_push else None, on_lost=self._lost
@@ -230,6 +240,9 @@ class Link:
             raise
         if not connection.is_open:
             raise ConnectionLost(f"{place} closed the connection '{self.name}' at once. It is tried again.")
+        if sentinels is not None and sentinels.switches != switches:
+            connection.abort()
+            raise ConnectionLost(f"{place} was replaced while '{self.name}' was being opened. It is tried again.")
         return connection, wanted
 
     def _pushed(self, message: list[Any]) -> None:

@@ -90,6 +90,9 @@ async def locate(address: Address) -> Address:
     """
     if address.sentinels is None:
         return address
+    if address.is_sentinel:
+        # Why: who listens to a sentinel wants any of them, and takes the next after each failure.
+        return address.sentinel_addresses()[0]
     search = Search(address)
     for sentinel in search:
         connection = Connection(sentinel, name=CLIENT_NAME)
