@@ -39,6 +39,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "worker": Entry("worker", "Run the jobs of an app."),
     "queues": Entry("queues", "Look at queues and control them."),
     "jobs": Entry("jobs", "Look at jobs and control them."),
+    "health": Entry("health", "Say how the server is, why, and what to do."),
     "config": Entry("config", "Look at the settings, and change those of the fleet."),
     "server": Entry("server", "Run the default server until Ctrl+C."),
 }
