@@ -107,7 +107,7 @@ def test_a_fleet_near_the_limit_is_told_so_with_the_remedy() -> None:
     found = sized(ServerFacts(460, 40, "INFO"), others=3)
 
     assert found.verdict == "near"
-    assert "4 processes may open 400 connections, which is more than the fleet's share of 368" in found.advice
+    assert "The fleet of 4 may open 400 connections, which is more than the fleet's share of 368" in found.advice
     assert "set it to auto" in found.advice
 
 
@@ -138,7 +138,7 @@ def test_a_crowded_fleet_gets_a_recommendation_that_it_can_afford() -> None:
     assert found.recommended == 40
     wanted = smallest_maximum(Demand(workers=1, slots=100))
     assert f"4 connections of the app itself and 100 for clients that borrow (as assumed) need {wanted}" in found.reason
-    assert "but 10 processes share 400 places" in found.reason
+    assert "but the fleet of 10 shares 400 places" in found.reason
 
 
 @pytest.mark.parametrize(

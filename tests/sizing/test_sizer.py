@@ -156,7 +156,7 @@ async def test_a_maximum_that_does_not_fit_is_refused_with_the_figures(app: Head
 
     text = str(caught.value)
     assert text.startswith("REDIS_MAX_CONNECTIONS=80: the fleet cannot fit. The server accepts 120 clients; ")
-    assert "1 other processes may open 80" in text
+    assert "the others of the fleet (1) may open 80" in text
     assert "Lower it to at most " in text
     assert (caught.value.variable, caught.value.source) == ("REDIS_MAX_CONNECTIONS", "environment")
 

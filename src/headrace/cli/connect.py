@@ -36,7 +36,12 @@ def with_app(
     from headrace.app import Headrace
 
     async def run() -> T:
-        async with Headrace(url, settings={"redis_acquire_timeout": patience}) as app:
+        app = Headrace(url, settings={"redis_acquire_timeout": patience})
+        if "+cluster" not in (app.settings.redis_url or "").partition("://")[0]:
+            # Why: the least is never refused, so that a fleet which does not fit its server can be looked at. In a
+            # cluster there is one connection to each node.
+            app.settings = app.settings.override({"redis_max_connections": 4, "redis_min_connections": 0})
+        async with app:
             return await work(app)
 
     return asyncio.run(run())

@@ -300,7 +300,7 @@ def recommend(demand: Demand, limits: Limits | None, processes: int, maximum: in
     text = f"{links} connections of the app itself and {demand.borrowers} for clients that borrow ({source}) "
     text += f"need {wanted} with the shares of all lanes"
     if limits is not None and wanted > (part := max(LEAST_MAXIMUM, limits.share // processes)):
-        return part, f"{text}, but {processes} processes share {limits.share} places."
+        return part, f"{text}, but the fleet of {processes} shares {limits.share} places."
     if wanted > maximum and not demand.auto:
         text += f", which is more than the {maximum} that are allowed now"
     return wanted, f"{text}."
@@ -310,7 +310,7 @@ def judge(places: int, limits: Limits | None, processes: int, server: ServerFact
     """Return whether the maxima of all processes fit, and what to do when they do not."""
     if limits is None:
         return "unknown", "The server does not tell its maxclients: compare it with the sum of all maxima by hand."
-    fleet = f"{processes} processes may open {places} connections"
+    fleet = f"The fleet of {processes} may open {places} connections"
     remedy = "Lower REDIS_MAX_CONNECTIONS, set it to auto, run fewer processes, or raise maxclients of the server."
     if places > limits.most:
         taken = f", of which {limits.reserve} are kept free and {limits.outside} are used by others"
