@@ -251,6 +251,21 @@ async def test_sentinels_that_do_not_answer_are_given_up_in_time(
     assert 0.5 <= took < 3.0
 
 
+async def test_a_call_from_synchronous_code_keeps_its_limit_while_sentinels_are_mute(tmp_path: Path) -> None:
+    async with listening(tmp_path / "s") as (mute, port):
+        mute.handshake[b"HELLO"] = None
+        link = SyncLink(parse_address(f"redis+sentinel://127.0.0.1:{port}/main"), name="sync")
+        began = time.monotonic()
+
+        with pytest.raises(ConnectionLost, match="no sentinel named the primary"):
+            await asyncio.to_thread(link.roundtrip, PING, 1, timeout=0.1)
+
+        took = time.monotonic() - began
+        link.close()
+    assert mute.opened
+    assert took < 0.4
+
+
 @pytest.mark.parametrize("kind", ["link", "sync link"])
 async def test_a_replica_that_a_stale_sentinel_names_is_refused_and_the_sentinels_are_asked_again(
     group: SentinelGroup, make_link: Callable[..., Link], tmp_path: Path, kind: str

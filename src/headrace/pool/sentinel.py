@@ -38,13 +38,14 @@ class Search:
 
     Args:
         address: An address with sentinels.
+        timeout: Longest time for all of them, seconds.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, timeout: float = LOCATE_TIMEOUT) -> None:
         self._address = address
         self._sentinels = address.sentinel_addresses()
         self._service = "" if address.sentinels is None else address.sentinels.service
-        self.timeout = min(SENTINEL_TIMEOUT, LOCATE_TIMEOUT / max(1, len(self._sentinels)))
+        self.timeout = max(0.001, min(SENTINEL_TIMEOUT, timeout / max(1, len(self._sentinels))))
         self.query = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
         self._failures: list[str] = []
         self._refused = 0
@@ -108,11 +109,11 @@ async def locate(address: Address) -> Address:
     raise search.error()
 
 
-def locate_sync(address: Address) -> Address:
-    """Do what `locate` does, from synchronous code, where it blocks."""
+def locate_sync(address: Address, timeout: float = LOCATE_TIMEOUT) -> Address:
+    """Do what `locate` does, from synchronous code, where it blocks for `timeout` seconds at most."""
     if address.sentinels is None:
         return address
-    search = Search(address)
+    search = Search(address, timeout)
     for sentinel in search:
         deadline = time.monotonic() + search.timeout
         try:

@@ -12,7 +12,7 @@ from headrace.errors import ConnectionLost, PoolClosed
 from headrace.pool.backoff import Backoff
 from headrace.pool.connection import ReplyErrors, login_error, new_reader, no_primary_error
 from headrace.pool.link import OPEN_TIMEOUT
-from headrace.pool.sentinel import locate_sync
+from headrace.pool.sentinel import LOCATE_TIMEOUT, locate_sync
 from headrace.pool.sockets import exchange, exchange_all, open_socket
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class SyncLink:
         return self._socket
 
     def _connect(self, deadline: float) -> None:
-        place = locate_sync(self.address)
+        place = locate_sync(self.address, min(LOCATE_TIMEOUT, deadline - time.monotonic()))
         try:
             self._socket = open_socket(place, max(0.001, min(OPEN_TIMEOUT, deadline - time.monotonic())))
             self._errors = ReplyErrors()
