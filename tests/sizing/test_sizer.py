@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-import redis.asyncio
 
-from headrace.census import Census
-from headrace.clock import Clock
 from headrace.errors import SettingError
 from headrace.keys import budget_key
-from headrace.pool.client_pool import ConnectionPool
-from headrace.pool.lanes import app_shares
-from headrace.settings import Settings
-from headrace.settings_auto import FIRST_MAXIMUM, first_maximum
-from headrace.sizing.auto import AutoOptions
-from headrace.sizing.sizer import Sizer
-from headrace.store.store import Store
+from headrace.settings_auto import FIRST_MAXIMUM
 from tests.live import DEADLINE, until
+from tests.sizing.fleet import QUICK, Process, load, maxclients, processes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -30,99 +21,12 @@ if TYPE_CHECKING:
     from headrace import Headrace
     from tests.support.raw import Raw
 
-QUICK = AutoOptions(interval=0.1, target_wait=0.010, calm_windows=5, step=2, hold=0.5)
-
-
-class Process:
-    """A pool with its sizer, as an app has them, beside the others of one fleet in this process."""
-
-    def __init__(self, app: Headrace, name: str, *, options: AutoOptions = QUICK, **settings: Any) -> None:
-        self.settings = Settings(prefix=f"{app.settings.prefix}-fleet", sources=sources(settings), **settings)
-        self.census = Census()
-        self.clock = Clock(self.census)
-        maximum = first_maximum(self.settings.redis_max_connections, self.settings.redis_min_connections)
-        self.pool = ConnectionPool.from_url(
-            app.settings.redis_url or "",
-            max_connections=maximum,
-            lanes=app_shares(maximum),
-            census=self.census,
-            clock=self.clock,
-            client_name=f"headrace:fleet:{name}:user:lent",
-            timeout=30.0,
-        )
-        self.client = redis.asyncio.Redis(connection_pool=self.pool)
-        self.sizer = Sizer(
-            self.pool, Store(self.settings.prefix, where="here"), app.control, self.clock,
-            self.settings, "x", options=options, place=f"fleet:{name}",
-        )  # fmt: skip
-
-    async def start(self) -> Process:
-        self.clock.start()
-        # An app has a connection of its own before it asks for places.
-        await self.client.ping()
-        await self.sizer.start()
-        return self
-
-    async def close(self) -> None:
-        await self.sizer.close()
-        await self.clock.close()
-        await self.pool.aclose()
-        assert self.census.is_empty()
-
-
-def sources(settings: dict[str, Any]) -> dict[str, Any]:
-    """What a test names counts as set in the environment."""
-    return dict.fromkeys(settings, "environment")
-
 
 @pytest.fixture
 async def app(make_app: Callable[..., Headrace], raw: Raw, prefix: str) -> AsyncIterator[Headrace]:
     async with make_app() as app:
         yield app
     assert raw("EXISTS", budget_key(f"{prefix}-fleet")) == 0
-
-
-@contextlib.asynccontextmanager
-async def processes(app: Headrace, *names: str, **settings: Any) -> AsyncIterator[list[Process]]:
-    """Start processes one after the other, and close them at the end."""
-    async with contextlib.AsyncExitStack() as stack:
-        made = []
-        for name in names:
-            process = Process(app, name, **settings)
-            stack.push_async_callback(process.close)
-            made.append(await process.start())
-        yield made
-
-
-@contextlib.contextmanager
-def maxclients(raw: Raw, limit: int) -> Any:
-    """Let the server accept only so many clients for a while."""
-    before = int(raw("CONFIG", "GET", "maxclients")[b"maxclients"])
-    raw("CONFIG", "SET", "maxclients", limit)
-    try:
-        yield
-    finally:
-        raw("CONFIG", "SET", "maxclients", before)
-
-
-@contextlib.asynccontextmanager
-async def load(process: Process, users: int, *, hold: float = 0.05) -> AsyncIterator[None]:
-    """Let users call without a pause; each call holds its connection for some time on the server."""
-
-    stopped = False
-
-    async def call() -> None:
-        while not stopped:
-            await process.client.blpop("nothing", hold)
-
-    tasks = [asyncio.create_task(call()) for _ in range(users)]
-    try:
-        yield
-    finally:
-        stopped = True
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def told(caplog: pytest.LogCaptureFixture, message: str) -> list[logging.LogRecord]:
@@ -236,3 +140,91 @@ async def highest_maximum(process: Process, seconds: float) -> int:
         highest = max(highest, process.pool.stats().maximum)
         await asyncio.sleep(0.02)
     return highest
+
+
+async def test_a_maximum_that_is_changed_while_the_app_runs_is_taken_with_its_places(app: Headrace, raw: Raw) -> None:
+    async with processes(app, "1", redis_max_connections=40) as (process,):
+        before, after = process.settings, process.settings.override({"redis_max_connections": 60})
+
+        notes = await process.sizer.retune(before, after)
+
+        assert notes == ()
+        assert process.pool.stats().maximum == 60
+        assert raw("HGET", budget_key(before.prefix), "*").startswith(b"60 ")
+
+
+async def test_a_change_that_does_not_fit_is_taken_as_far_as_it_goes_and_said(app: Headrace, raw: Raw) -> None:
+    async with processes(app, "1", redis_max_connections=40) as (process,):
+        with maxclients(raw, 64):
+            after = process.settings.override({"redis_max_connections": 200})
+            notes = await process.sizer.retune(process.settings, after)
+
+        maximum = process.pool.stats().maximum
+    assert 40 < maximum <= 60
+    assert notes == (f"REDIS_MAX_CONNECTIONS (the fleet leaves {maximum} places)",)
+
+
+async def test_a_change_to_auto_and_back_begins_and_ends_to_follow_the_load(app: Headrace) -> None:
+    async with processes(app, "1", redis_max_connections=30, redis_min_connections=0) as (process,):
+        fixed, auto = process.settings, process.settings.override({"redis_max_connections": "auto"})
+
+        await process.sizer.retune(fixed, auto)
+        async with load(process, 60):
+            await asyncio.wait_for(until(lambda: waits_are_short(process, 60), "waits are short"), DEADLINE)
+            grown = process.pool.stats().maximum
+        await process.sizer.retune(auto, fixed)
+        await asyncio.sleep(5 * QUICK.interval)
+
+        assert grown > 50
+        assert process.pool.stats().maximum == 30
+
+
+async def test_a_process_whose_lease_ran_out_comes_back_with_what_is_left(
+    app: Headrace, raw: Raw, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "headrace")
+    with maxclients(raw, 60):
+        async with processes(app, "1", redis_max_connections="auto", redis_min_connections=0) as (process,):
+            maximum = process.pool.stats().maximum
+            # As if its lease had run out while the process was stopped, and another had taken what came free.
+            raw("DEL", budget_key(process.settings.prefix))
+            async with processes(app, "2", redis_max_connections=38, redis_min_connections=0):
+                await process.sizer.renew()
+                left = process.pool.stats().maximum
+
+    assert 4 <= left < maximum
+    lines = [vars(record) for record in told(caplog, "pool resized")]
+    assert (lines[0]["from"], lines[0]["to"], lines[0]["reason"]) == (maximum, left, "the fleet leaves no more places")
+
+
+async def test_a_default_maximum_that_was_lowered_grows_when_places_come_free(app: Headrace, raw: Raw) -> None:
+    with maxclients(raw, 120):
+        async with processes(app, "1", redis_max_connections=80) as (first,), processes(app, "2") as (second,):
+            lowered = second.pool.stats().maximum
+            await first.sizer.close()
+
+            await second.sizer.renew()
+
+            assert lowered < 40
+            assert second.pool.stats().maximum == 100
+
+
+async def test_a_pool_that_may_not_grow_says_so_and_asks_again_later(
+    app: Headrace, raw: Raw, caplog: pytest.LogCaptureFixture
+) -> None:
+    with maxclients(raw, 60):
+        async with (
+            processes(app, "1", redis_max_connections=30, redis_min_connections=0),
+            processes(app, "2", redis_max_connections="auto", redis_min_connections=0) as (process,),
+        ):
+            async with load(process, 40):
+                await asyncio.wait_for(until(lambda: is_told(caplog), "it says that it cannot grow"), DEADLINE)
+                await asyncio.sleep(5 * QUICK.interval)
+            maximum = process.pool.stats().maximum
+
+    assert maximum <= 0.8 * 60 - 30 + 4
+    assert len(told(caplog, "pool cannot grow")) == 1
+
+
+async def is_told(caplog: pytest.LogCaptureFixture) -> bool:
+    return bool(told(caplog, "pool cannot grow"))

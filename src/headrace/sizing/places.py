@@ -157,7 +157,8 @@ class Places:
         left = max(0, (limits.share if auto else limits.most) - self._others)
         source = source_of(settings, VARIABLES["REDIS_MAX_CONNECTIONS"])
         text = f"REDIS_MAX_CONNECTIONS={settings.redis_max_connections}: the fleet cannot fit. The server accepts "
-        text += f"{fleet.server.maxclients} clients; the others of the fleet ({len(fleet.members)}) may open {self._others}, "
+        text += f"{fleet.server.maxclients} clients; "
+        text += f"the others of the fleet ({len(fleet.members)}) may open {self._others}, "
         text += (
             f"{limits.outside} are clients of others, and {limits.reserve} places are kept free, so that {left} are "
         )
