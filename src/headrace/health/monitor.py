@@ -99,6 +99,8 @@ class Monitor:
         self._exhausted: dict[str, float] = {}
         self._asking: asyncio.Task[None] | None = None
         self._asked_at = 0.0
+        #: The question under way has counted as one without an answer.
+        self._unanswered = False
         self._patience = 0
         self._closed = False
 
@@ -180,6 +182,7 @@ class Monitor:
             extra = min(self._watch.read(), within)
         waited = self._clock.now() - self._asked_at - self._watch.blocked
         if not asking.done() and waited >= NO_ANSWER * 0.95 and not self._closed:
+            self._unanswered = True
             self._watch.judge()
             self._take(explain_wait(self._link, waited, self._facts))
             self._plan()
@@ -226,6 +229,7 @@ class Monitor:
 
     def _ask(self) -> asyncio.Task[None]:
         self._asked_at = self._clock.now()
+        self._unanswered = False
         self._watch.start()
         self._asking = self._census.create_task(self._probe(), name="probe redis", owner="health")
         return self._asking
@@ -303,6 +307,9 @@ class Monitor:
             self._take(*states)
             return
         sign = grade(self._split.latency, self._threshold) if timed and self._split is not None else Status.HEALTHY
+        if self._unanswered:
+            # Why: that it came late has been told already, and that it came is no proof yet.
+            sign = None
         if sign is Status.DEGRADED and self._split is not None:
             self._slow.append(self._split)
             self._take(explain_slow(self._slow, self._threshold, told_apart=facts is not None))

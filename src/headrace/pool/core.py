@@ -237,7 +237,8 @@ class Core:
             self._wake_minimum()
         self.need()
         self._watch(deadline)
-        if book.used >= book.share and self._upkeep is not None:
+        # Why those who wait too: of several that came at once none may have its place yet, and they fill the share.
+        if book.used + len(book.waiters) > book.share and self._upkeep is not None:
             self._upkeep.lane_is_full(book, since)
         try:
             return await wait.future
