@@ -162,6 +162,19 @@ async def test_critical_stops_taking_and_asks_for_another_process_once(stage: St
     assert (plea.step.word, plea.used_bytes, plea.jobs) == ("critical", 970 * MIB, ("leak 01",))
 
 
+async def test_a_process_that_stays_high_with_one_slot_is_replaced_too(stage: Stage) -> None:
+    pleas: list[Plea] = []
+    stage.governor.claim(processes=1, replace=pleas.append)
+    stage.read(910, times=25)
+    early = list(pleas)
+
+    stage.read(910, times=15)
+
+    assert early == []
+    assert [plea.step.word for plea in pleas] == ["high"]
+    assert stage.worker.told[-1] == "stop"
+
+
 async def test_a_process_that_was_not_replaced_takes_jobs_again(stage: Stage) -> None:
     stage.governor.claim(processes=1, replace=lambda _: None)
     stage.read(970, times=2)

@@ -38,7 +38,8 @@ def plan(**facts: Any) -> tuple[int, str, int]:
         ({"group": (1, 7 * GIB)}, (7_168, "cgroup v1", 7_168)),
         ({"group": (2, None)}, (4_096, "default", 4_096)),
         ({"group": (2, 512 * MIB), "setting_bytes": 256 * MIB}, (256, "setting", 256)),
-        ({"address_space": 1 * GIB, "processes": 4}, (1_024, "RLIMIT_AS", 1_024)),
+        ({"address_space": 1 * GIB, "processes": 4}, (992, "RLIMIT_AS", 992)),
+        ({"address_space": 40 * MIB}, (30, "RLIMIT_AS", 30)),
         ({"address_space": 3 * GIB, "setting_bytes": 1 * GIB, "processes": 2}, (1_024, "setting", 512)),
     ],
 )

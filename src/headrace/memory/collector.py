@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Final
 
 #: Allocations beyond deallocations before the youngest generation is collected, and its collections before the next is.
-YOUNG: Final = 10_000
-MIDDLE: Final = 20
+YOUNG: Final = 5_000
+MIDDLE: Final = 5
 #: Collections of the middle generation before a full one: so many that only the worker itself ever asks for one.
 NEVER: Final = 1_000_000
 #: Seconds between full collections at least, and those after which one no longer waits for an idle moment.

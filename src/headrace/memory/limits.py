@@ -18,6 +18,9 @@ Source: TypeAlias = Literal["setting", "cgroup v2", "cgroup v1", "physical", "de
 
 MIB: Final = 1_048_576
 GIB: Final = 1_024 * MIB
+#: Address space that is left for what a stopping worker still needs, such as a thread and buffers to read into, as a
+#: process that has none left cannot even say so. At most a quarter of a small limit.
+SPARE: Final = 32 * MIB
 #: Least size of a machine, and the limit of all worker processes on it where nothing else is said. A machine sold with
 #: 8 GB reports a little less, so each size begins somewhat below its name.
 DEFAULTS: Final = ((7.2 * GIB, 4_096 * MIB), (3.6 * GIB, 2_048 * MIB), (1.8 * GIB, 1_024 * MIB))
@@ -47,8 +50,8 @@ class Limit:
         source: Where it comes from.
         processes: Processes that share it.
         budget_bytes: The part of this process.
-        address_space_bytes: What RLIMIT_AS leaves this process, which bounds reserved memory, used or not; None for
-            no such limit.
+        address_space_bytes: What may be used of RLIMIT_AS, which bounds reserved memory, used or not: 32 MB less than
+            the limit itself. None for no such limit.
         considered: Every limit that was found, also those that are less tight.
     """
 
@@ -112,6 +115,7 @@ def plan_limit(
     winner = min(found, key=lambda candidate: candidate.limit_bytes)
     budget = winner.limit_bytes // max(1, processes)
     if address_space is not None:
+        address_space -= min(SPARE, address_space // 4)
         # Why: it holds for each process alone, so that it is not split.
         found.append(Candidate("RLIMIT_AS", address_space, shared=False))
         if address_space < budget:

@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 #: lies between attempts to free memory, seconds.
 PATIENCE: Final = 90.0
 ASK_AGAIN: Final = 300.0
+#: A process whose workers are down to one slot for so long in the step high is replaced too, seconds: it holds what it
+#: has, and would stay as slow as that.
+STUCK: Final = 30.0
 #: Share of its budget that a process must have grown by before another one in its place is any better.
 GROWN: Final = 0.10
 
@@ -96,6 +99,7 @@ class Restraint:
         self.baseline: Reading | None = None
         self._next_ask = float("-inf")
         self._stopped = False
+        self._stuck_since: float | None = None
         #: Workers that have fewer slots than they want.
         self._held: set[Restrained] = set()
 
@@ -129,11 +133,10 @@ class Restraint:
     def follow(self, reading: Reading, step: Step, thresholds: Thresholds) -> str:
         """Act on the step of a reading; returns what was done, for the log, or nothing."""
         said = self._limit_slots(step)
-        if step is Step.CRITICAL and self._may_replace(reading, thresholds):
+        is_due = step is Step.CRITICAL or self._is_stuck(reading.at, step)
+        if is_due and self._may_replace(reading, thresholds):
             return self._ask(reading, step)
-        if self._stopped and (
-            step < Step.CRITICAL or (self.asked_at is not None and reading.at - self.asked_at > PATIENCE)
-        ):
+        if self._stopped and (step < Step.HIGH or (self.asked_at or 0.0) + PATIENCE < reading.at):
             self._stopped, self.asked_at = False, None
             for worker in self.workers:
                 worker.resume_taking()
@@ -149,6 +152,14 @@ class Restraint:
             return has_grown and reading.used_bytes >= thresholds.elevated * reading.limit.budget_bytes
         fresh = reading.own_share(base.used_bytes, base.virtual_bytes)
         return fresh < thresholds.elevated - thresholds.margin and reading.share - fresh >= GROWN
+
+    def _is_stuck(self, now: float, step: Step) -> bool:
+        if step is not Step.HIGH or any(slots > 1 for slots in self.workers.values()):
+            self._stuck_since = None
+            return False
+        if self._stuck_since is None:
+            self._stuck_since = now
+        return now - self._stuck_since >= STUCK
 
     def _may_replace(self, reading: Reading, thresholds: Thresholds) -> bool:
         if self.replace is None or self.asked_at is not None or reading.at < self._next_ask:
