@@ -324,3 +324,10 @@ def test_ran_takes_tasks_only(app: Headrace) -> None:
         assert len(ran.ran(note)) == len(ran.ran(note.using(delay=1.0))) == 1
         with pytest.raises(ArgumentError, match="expected a task"):
             ran.ran("note")  # type: ignore[arg-type]  # the mistake under test
+
+
+async def test_health_without_a_server_is_good(app: Headrace) -> None:
+    async with inline(app):
+        health = await app.health()
+
+    assert (health.status, health.reasons) == ("healthy", ())

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from headrace.errors import ResultTimeout, UsageError
+from headrace.health.monitor import Monitor
+from headrace.health.verdict import Health, Status
 from headrace.inbox import Inbox
 from headrace.job import Job
 from headrace.keys import inbox_channel
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from headrace.app import Headrace
+    from headrace.health.verdict import WorkerState
     from headrace.pool.address import Address
     from headrace.pool.carrier import Carrier
     from headrace.task import Batch
@@ -60,6 +64,16 @@ class InlineSession(Session):
         self.store = jobs.memory
         self.inbox = _InlineInbox(app, jobs.memory, self.user)
         self.sender = _InlineSender(app, jobs)
+        self.monitor = _NoProbe(
+            self.control,
+            self.clock,
+            app.census_book,
+            interval=settings.health_interval,
+            threshold=settings.health_latency,
+            loop_threshold=settings.loop_lag_warn,
+            publish=app.events.publish,
+            pool_stats=self.pool.stats,
+        )
 
     async def listen(self, channels: Iterable[str], callback: Callable[[str, bytes], None]) -> None:
         """Refuse: only workers listen."""
@@ -129,6 +143,17 @@ class _InlineInbox(Inbox):
                 text = f"job {job_id} on queue '{queue}' did not end within {timeout or 0:g} s; it goes on"
                 raise ResultTimeout(text + ". Wait longer.") from error
         return job.status.value, job.outcome
+
+
+class _NoProbe(Monitor):
+    """Find nothing amiss: there is no server that could be."""
+
+    async def look(self, within: float = 0.0) -> None:
+        """Look at nothing."""
+
+    async def health(self, workers: Callable[[], Sequence[WorkerState]] = tuple) -> Health:
+        """Say that all is well."""
+        return Health(status=Status.HEALTHY, server=NOWHERE, pool={}, workers=tuple(workers()), at=time.time())
 
 
 class _NoPool(Pool):
