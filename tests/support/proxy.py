@@ -180,7 +180,11 @@ class FaultProxy:
     def _let_pass(self) -> None:
         for pair in [pair for pair in self._pairs if pair.cut in self._released]:
             pair.cut, kept, pair.kept = None, pair.kept, b""
-            pair.client.sendall(kept)
+            try:
+                pair.client.sendall(kept)
+            except OSError:
+                # Who waited for it has gone.
+                self._close(pair)
 
     def _strike(self, pair: _Pair, cut: Cut) -> None:
         self._close(pair)
@@ -194,6 +198,7 @@ class FaultProxy:
         if pair in self._pairs:
             self._pairs.remove(pair)
         for each in (pair.client, pair.upstream):
-            with contextlib.suppress(KeyError):
+            # Why: events of one round may be about a pair that an earlier one of them has closed.
+            with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(each)
             each.close()
