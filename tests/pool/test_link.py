@@ -13,7 +13,7 @@ from headrace.errors import ConnectionLost, PoolClosed
 from headrace.pool.address import parse_address
 from headrace.pool.link import Lane, Link
 from headrace.resp import pack_command
-from tests.support.scripted import Scripted, scripted
+from tests.support.scripted import Scripted, scripted, scripted_on_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -254,22 +254,20 @@ async def test_a_server_that_takes_connections_but_no_writes_is_not_flooded(
 async def test_a_tcp_connection_is_without_delay_and_finds_that_its_other_side_is_gone(
     tmp_path: Path, census: Census
 ) -> None:
-    server = Scripted(tmp_path / "unused")
-    server.answer = echo
-    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    port = listening.sockets[0].getsockname()[1]
-    link = Link(parse_address(f"redis://127.0.0.1:{port}/0"), Lane.USER, name="tcp", census=census, owner="test")
-    await ask(link, "open")
+    async with scripted_on_port(tmp_path / "unused") as (server, port):
+        server.answer = echo
+        link = Link(parse_address(f"redis://127.0.0.1:{port}/0"), Lane.USER, name="tcp", census=census, owner="test")
+        await ask(link, "open")
 
-    assert link._connection is not None
-    assert link._connection._transport is not None
-    connected = link._connection._transport.get_extra_info("socket")
-    wanted = {"TCP_NODELAY": 1, "TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
-    known = {name: getattr(socket, name) for name in wanted if hasattr(socket, name)}
-    found = {name: connected.getsockopt(socket.IPPROTO_TCP, option) for name, option in known.items()}
+        assert link._connection is not None
+        assert link._connection._transport is not None
+        connected = link._connection._transport.get_extra_info("socket")
+        wanted = {
+            "TCP_NODELAY": 1, "TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000,
+        }  # fmt: skip
+        known = {name: getattr(socket, name) for name in wanted if hasattr(socket, name)}
+        found = {name: connected.getsockopt(socket.IPPROTO_TCP, option) for name, option in known.items()}
 
-    await link.close()
-    server.cut()
-    listening.close()
+        await link.close()
     assert {name: wanted[name] for name in found} == found
     assert connected.family == socket.AF_INET

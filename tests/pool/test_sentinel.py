@@ -26,8 +26,8 @@ from headrace.pool.sync_link import SyncLink
 from headrace.resp import pack_command
 from headrace.settings import load_settings
 from headrace.settings_env import mask_url
-from tests.support.scripted import Scripted
-from tests.support.sentinel import SentinelGroup
+from tests.support.scripted import scripted_on_port
+from tests.support.sentinel import SentinelGroup, naming
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -56,29 +56,6 @@ async def make_link() -> AsyncIterator[Callable[..., Link]]:
     for link in made:
         await link.close()
     assert census.entries() == []
-
-
-@contextlib.asynccontextmanager
-async def listening(path: Path, tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[Scripted, int]]:
-    """Run a scripted server on a port."""
-    scripted = Scripted(path)
-    server = await asyncio.start_server(scripted.serve, "127.0.0.1", 0, ssl=tls)
-    try:
-        yield scripted, server.sockets[0].getsockname()[1]
-    finally:
-        scripted.cut()
-        server.close()
-
-
-def naming(*ports: int) -> Callable[[list[bytes]], bytes]:
-    """Answer as a sentinel that names one primary after the other, and then the last one."""
-    left = list(ports)
-
-    def answer(_: list[bytes]) -> bytes:
-        port = str(left.pop(0) if len(left) > 1 else left[0]).encode()
-        return b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%b\r\n" % (len(port), port)
-
-    return answer
 
 
 def free_port() -> int:
@@ -237,7 +214,7 @@ async def test_a_wrong_name_or_password_is_told_and_not_tried_for_ever(
 async def test_sentinels_that_do_not_answer_are_given_up_in_time(
     make_link: Callable[..., Link], group: SentinelGroup, tmp_path: Path
 ) -> None:
-    async with listening(tmp_path / "s") as (mute, port):
+    async with scripted_on_port(tmp_path / "s") as (mute, port):
         mute.handshake[b"PING"] = None
         began = time.monotonic()
         link = make_link(group.url.replace("@", f"@127.0.0.1:{port},", 1))
@@ -252,7 +229,7 @@ async def test_sentinels_that_do_not_answer_are_given_up_in_time(
 
 
 async def test_a_call_from_synchronous_code_keeps_its_limit_while_sentinels_are_mute(tmp_path: Path) -> None:
-    async with listening(tmp_path / "s") as (mute, port):
+    async with scripted_on_port(tmp_path / "s") as (mute, port):
         mute.handshake[b"HELLO"] = None
         link = SyncLink(parse_address(f"redis+sentinel://127.0.0.1:{port}/main"), name="sync")
         began = time.monotonic()
@@ -272,7 +249,7 @@ async def test_a_replica_that_a_stale_sentinel_names_is_refused_and_the_sentinel
 ) -> None:
     primary = group.primary()
     replica = port_of(group, (primary + 1) % 3)
-    async with listening(tmp_path / "s") as (stale, port):
+    async with scripted_on_port(tmp_path / "s") as (stale, port):
         stale.answer = naming(replica, replica, port_of(group, primary))
         url = f"redis+sentinel://app:s3cret@127.0.0.1:{port}/main/0"
         command = pack_command("SET", "found", "1")
@@ -367,8 +344,8 @@ async def test_tls_holds_for_the_sentinels_and_the_primary(
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
     async with (
-        listening(tmp_path / "s", context) as (sentinel, port),
-        listening(tmp_path / "p", context) as (server, at),
+        scripted_on_port(tmp_path / "s", context) as (sentinel, port),
+        scripted_on_port(tmp_path / "p", context) as (server, at),
     ):
         sentinel.answer = naming(at)
         server.handshake[b"HELLO"] = b"%1\r\n$4\r\nrole\r\n$6\r\nmaster\r\n"

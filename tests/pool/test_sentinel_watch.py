@@ -18,11 +18,11 @@ from headrace.pool.address import parse_address
 from headrace.pool.link import Lane, Link
 from headrace.pool.sentinel_watch import SentinelWatch
 from headrace.resp import pack_command
-from tests.support.scripted import Scripted
-from tests.support.sentinel import SentinelGroup
+from tests.support.scripted import Scripted, scripted_on_port
+from tests.support.sentinel import SentinelGroup, naming
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 DEADLINE = 15.0
@@ -30,27 +30,16 @@ PRIMARY = b"%1\r\n$4\r\nrole\r\n$6\r\nmaster\r\n"
 
 
 @contextlib.asynccontextmanager
-async def listening(path: Path) -> AsyncIterator[tuple[Scripted, int]]:
+async def as_primary(path: Path) -> AsyncIterator[tuple[Scripted, int]]:
     """Run a scripted server on a port, which says that it is a primary."""
-    scripted = Scripted(path)
-    scripted.handshake[b"HELLO"] = PRIMARY
-    server = await asyncio.start_server(scripted.serve, "127.0.0.1", 0)
-    try:
-        yield scripted, server.sockets[0].getsockname()[1]
-    finally:
-        scripted.cut()
-        server.close()
+    async with scripted_on_port(path) as (server, port):
+        server.handshake[b"HELLO"] = PRIMARY
+        yield server, port
 
 
 def listens(sentinel: Scripted) -> bool:
     """Tell whether somebody is subscribed."""
     return any(command[0] == b"SUBSCRIBE" for command in sentinel.commands)
-
-
-def naming(port: int) -> Callable[[list[bytes]], bytes]:
-    """Answer as a sentinel that names the server on a port of this host."""
-    text = str(port).encode()
-    return lambda _: b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%b\r\n" % (len(text), text)
 
 
 def told(name: str, before: int, now: int) -> bytes:
@@ -70,9 +59,9 @@ async def test_a_call_on_a_primary_that_was_replaced_ends_at_once_and_the_next_g
 ) -> None:
     census = Census()
     async with (
-        listening(tmp_path / "s") as (sentinel, at),
-        listening(tmp_path / "old") as (old, old_port),
-        listening(tmp_path / "new") as (new, new_port),
+        as_primary(tmp_path / "s") as (sentinel, at),
+        as_primary(tmp_path / "old") as (old, old_port),
+        as_primary(tmp_path / "new") as (new, new_port),
     ):
         sentinel.answer = naming(old_port)
         old.answer = lambda _: None
@@ -103,9 +92,9 @@ async def test_a_call_on_a_primary_that_was_replaced_ends_at_once_and_the_next_g
 async def test_a_switch_that_nobody_heard_is_found_when_the_sentinel_is_back(tmp_path: Path) -> None:
     census = Census()
     async with (
-        listening(tmp_path / "s") as (sentinel, at),
-        listening(tmp_path / "old") as (_, old_port),
-        listening(tmp_path / "new") as (_, new_port),
+        as_primary(tmp_path / "s") as (sentinel, at),
+        as_primary(tmp_path / "old") as (_, old_port),
+        as_primary(tmp_path / "new") as (_, new_port),
     ):
         sentinel.answer = naming(old_port)
         address = parse_address(f"redis+sentinel://127.0.0.1:{at}/main")
@@ -129,7 +118,7 @@ async def test_a_switch_that_nobody_heard_is_found_when_the_sentinel_is_back(tmp
 
 
 async def test_a_link_that_was_being_opened_to_the_old_primary_goes_to_the_new_one(tmp_path: Path) -> None:
-    async with listening(tmp_path / "s") as (sentinel, at), listening(tmp_path / "old") as (old, old_port):
+    async with as_primary(tmp_path / "s") as (sentinel, at), as_primary(tmp_path / "old") as (old, old_port):
         sentinel.answer = naming(old_port)
         old.handshake[b"PING"] = None
         address = parse_address(f"redis+sentinel://127.0.0.1:{at}/main")
@@ -137,7 +126,7 @@ async def test_a_link_that_was_being_opened_to_the_old_primary_goes_to_the_new_o
         call = asyncio.create_task(link.roundtrip(pack_command("SET", "a", "1"), 1, timeout=DEADLINE))
         await old.until(lambda seen: seen.opened)
 
-        async with listening(tmp_path / "new") as (new, new_port):
+        async with as_primary(tmp_path / "new") as (new, new_port):
             sentinel.answer = naming(new_port)
             assert address.sentinels is not None
             address.sentinels.switched("127.0.0.1", new_port)

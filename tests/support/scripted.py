@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
@@ -96,3 +97,15 @@ async def scripted(path: Path) -> AsyncIterator[Scripted]:
         server.cut()
         listening.close()
         await listening.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def scripted_on_port(path: Path, tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[Scripted, int]]:
+    """Run a scripted server beside the block on a port of 127.0.0.1, which stands beside it."""
+    server = Scripted(path)
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield server, listening.sockets[0].getsockname()[1]
+    finally:
+        server.cut()
+        listening.close()

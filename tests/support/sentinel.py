@@ -40,6 +40,17 @@ SERVER_OPTIONS = (
 )  # fmt: skip
 
 
+def naming(*ports: int) -> Callable[[list[bytes]], bytes]:
+    """Answer as a sentinel that names servers on these ports one after the other, and then the last one."""
+    left = list(ports)
+
+    def answer(_: list[bytes]) -> bytes:
+        port = str(left.pop(0) if len(left) > 1 else left[0]).encode()
+        return b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%b\r\n" % (len(port), port)
+
+    return answer
+
+
 class Ask:
     """A plain client of one process of the group."""
 
