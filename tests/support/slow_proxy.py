@@ -49,7 +49,7 @@ class SlowProxy:
             assert not thread.is_alive()
 
     def _spawn(self, work: object, *arguments: object) -> None:
-        thread = threading.Thread(target=work, args=arguments, name="slow proxy", daemon=True)  # type: ignore[arg-type]  # callable
+        thread = threading.Thread(target=work, args=arguments, name="slow proxy", daemon=True)  # type: ignore[arg-type]  # both callers hand over a method
         self._threads.append(thread)
         thread.start()
 

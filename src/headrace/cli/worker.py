@@ -17,6 +17,18 @@ if TYPE_CHECKING:
     from headrace.cli.plan import Plan
 
 MOST_PROCESSES: Final = 256
+PortOption = Annotated[
+    int | None,
+    typer.Option(
+        "--health-port",
+        min=0,
+        max=65_535,
+        help="Answer /livez, /readyz and /healthz on this port; 0 for none.  [default: HEADRACE_HEALTH_PORT]",
+    ),
+]
+HostOption = Annotated[
+    str | None, typer.Option("--health-host", help="Address on which it does.  [default: HEADRACE_HEALTH_HOST]")
+]
 
 
 def worker(
@@ -55,19 +67,8 @@ def worker(
             help="Seconds that running jobs get to finish at a stop.  [default: HEADRACE_GRACE]",
         ),
     ] = None,
-    health_port: Annotated[
-        int | None,
-        typer.Option(
-            "--health-port",
-            min=0,
-            max=65_535,
-            help="Answer /livez, /readyz and /healthz on this port; 0 for none.  [default: HEADRACE_HEALTH_PORT]",
-        ),
-    ] = None,
-    health_host: Annotated[
-        str | None,
-        typer.Option("--health-host", help="Address on which it does.  [default: HEADRACE_HEALTH_HOST]"),
-    ] = None,
+    health_port: PortOption = None,
+    health_host: HostOption = None,
     *,
     burst: Annotated[bool, typer.Option("--burst", help="Stop as soon as no job is left that is due.")] = False,
     reload: Annotated[
