@@ -48,6 +48,16 @@ class Script(Reader):
         return Reading(self.now, used, used, 0, used / limit.budget_bytes, "budget", limit)
 
 
+class Pool:
+    """A pool that counts how often it was shrunk."""
+
+    shrunk = 0
+
+    def shrink(self) -> int:
+        self.shrunk += 1
+        return 0
+
+
 class App:
     """What the governor needs of an app."""
 
@@ -56,6 +66,7 @@ class App:
         self.clock = Clock(self.census)
         self.events = EventBus(self.census)
         self.settings = Settings(**settings)
+        self.pool = Pool()
         self.heard: list[Event] = []
         self.events.subscribe("memory.*", self.heard.append)
 
@@ -214,8 +225,8 @@ async def test_attempts_lie_five_minutes_apart(stage: Stage) -> None:
     early = len(stage.governor.status().effects)
     stage.read(850, after=3.0)
 
-    assert early == 2
-    assert len(stage.governor.status().effects) == 4
+    assert early == 3
+    assert len(stage.governor.status().effects) == 6
 
 
 async def test_a_busy_worker_is_let_finish_its_batch_before_anything_is_collected(stage: Stage) -> None:
@@ -226,7 +237,7 @@ async def test_a_busy_worker_is_let_finish_its_batch_before_anything_is_collecte
     stage.governor.calm()
 
     assert waiting == (True, 0)
-    assert len(stage.governor.status().effects) == 2
+    assert len(stage.governor.status().effects) == 3
     assert not stage.governor.wants_calm
 
 
@@ -287,18 +298,25 @@ async def test_registered_caches_are_released_and_a_broken_one_harms_none(stage:
     assert sizes == [("broken", None, None), ("good", 1_000, 5_000)]
     assert cache == {}
     assert "broken: OSError: no" in done.effects[0].detail
+    assert stage.app.pool.shrunk == 1
     broken.close()
     good.close()
-    assert len(stage.governor.status().buffers) == 3
+    names = [buffer.name for buffer in stage.governor.status().buffers]
+    assert names[3:] == ["idle connections", "figures of the pool", "events that wait for subscribers"]
 
 
-async def test_own_buffers_say_their_bytes_and_stay_below_their_bounds(stage: Stage) -> None:
-    for number in range(500):
-        stage.read(300 + number % 9)
+async def test_what_headrace_holds_says_its_bytes_and_stays_below_its_bounds_for_a_day(stage: Stage) -> None:
+    for number in range(24 * 120):
+        stage.read(300 + number % 9, after=30.0)
 
-    buffers = stage.governor.status().buffers
-    assert all(buffer.size_bytes is not None and buffer.limit_bytes is not None for buffer in buffers)
-    assert all((buffer.size_bytes or 0) <= (buffer.limit_bytes or 0) for buffer in buffers)
+    buffers = {buffer.name: buffer for buffer in stage.governor.status().buffers}
+    idle = buffers.pop("idle connections")
+    assert idle.can_release
+    assert len(buffers) == 5
+    for buffer in buffers.values():
+        assert buffer.size_bytes is not None
+        assert buffer.limit_bytes is not None
+        assert buffer.size_bytes <= buffer.limit_bytes
 
 
 async def test_an_aggressive_optimization_says_what_holds_the_rest(stage: Stage) -> None:

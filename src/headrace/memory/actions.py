@@ -53,10 +53,9 @@ class Cache:
 
     Attributes:
         name: What it is.
-        limit_bytes: The most that it holds, None when it does not say.
     """
 
-    __slots__ = ("_caches", "_release", "_size", "limit_bytes", "name")
+    __slots__ = ("_caches", "_limit_bytes", "_release", "_size", "name")
 
     def __init__(
         self,
@@ -64,13 +63,18 @@ class Cache:
         name: str,
         release: Callable[[], object] | None,
         size: Callable[[], int] | None,
-        limit_bytes: int | None,
+        limit_bytes: int | Callable[[], int] | None,
     ) -> None:
         self._caches = caches
         self._release = release
         self._size = size
+        self._limit_bytes = limit_bytes
         self.name = name
-        self.limit_bytes = limit_bytes
+
+    @property
+    def limit_bytes(self) -> int | None:
+        """Return the most that it holds, None when it does not say."""
+        return self._limit_bytes() if callable(self._limit_bytes) else self._limit_bytes
 
     @property
     def can_release(self) -> bool:
@@ -119,7 +123,7 @@ class Actions:
         release: Callable[[], object] | None,
         *,
         size: Callable[[], int] | None = None,
-        limit_bytes: int | None = None,
+        limit_bytes: int | Callable[[], int] | None = None,
     ) -> Cache:
         """Know of something that holds memory; see `Governor.register_cache`."""
         if not name or not all(function is None or callable(function) for function in (release, size)):

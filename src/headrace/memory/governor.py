@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from headrace.memory.actions import Actions, freed
 from headrace.memory.alerts import Alerts
+from headrace.memory.belongings import register_belongings
 from headrace.memory.collector import Collector
 from headrace.memory.growth import NO_SLOPE, Series, Slope
 from headrace.memory.holders import find_holders
@@ -63,6 +64,7 @@ class Governor:
         self._members = Members(self.tick, self._driven)
         self._reader = reader or Reader()
         self._actions = Actions(self.collector)
+        self._belongings: dict[Member, list[Cache]] = {}
         self._restraint = Restraint()
         self._alerts = Alerts(self._members.publish)
         self._series = Series()
@@ -84,10 +86,13 @@ class Governor:
     def join(self, member: Member) -> None:
         """Share the governor with an app that opened; called on its loop."""
         self._members.join(member)
+        self._belongings[member] = register_belongings(self._actions, member)
 
     def leave(self, member: Member) -> None:
         """Forget an app that closes; called on its loop."""
         self._members.leave(member)
+        for cache in self._belongings.pop(member, ()):
+            cache.close()
 
     def claim(
         self, *, processes: int, replace: Callable[[Plea], None] | None, tell: Callable[[Plea], None] | None = None,
@@ -110,7 +115,8 @@ class Governor:
         if wanted == "on" or (wanted == "auto" and self._is_own):
             self.collector.tune()
         self._restraint.attach(worker)
-        self._restraint.baseline = self._read()
+        self._restraint.baseline = base = self._read()
+        logger.info("memory limit", extra={"limit": str(base.limit), "used_mb": base.used_bytes // MIB})
         if self._predecessor:
             self._members.publish("memory.killed", end=self._predecessor)
 

@@ -7,13 +7,13 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Final, Protocol
 
+from headrace.memory.belongings import Owner
 from headrace.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from headrace.clock import Alarm, Clock, Duty
-    from headrace.events import EventBus
 
 logger = logging.getLogger(__name__)
 
@@ -21,11 +21,10 @@ _DEFAULTS: Final = Settings()
 _NAMES: Final = ("memory_enabled", "memory_threshold", "memory_interval", "memory_limit_mb", "memory_collector")
 
 
-class Member(Protocol):
+class Member(Owner, Protocol):
     """An open app, as the governor sees it."""
 
     settings: Settings
-    events: EventBus
 
     @property
     def clock(self) -> Clock:
