@@ -112,9 +112,7 @@ class Session:
             self.control,
             self.clock,
             self._census,
-            interval=settings.health_interval,
-            threshold=settings.health_latency,
-            loop_threshold=settings.loop_lag_warn,
+            settings,
             publish=self._publish,
             pool_stats=self.pool.stats,
         )
@@ -181,9 +179,7 @@ class Session:
         self._settings = after
         self.sender.timeout = self.pool.timeout = after.redis_acquire_timeout
         self.store.keep(after.keep_finished_count, after.keep_dead)
-        self.monitor.retune(
-            interval=after.health_interval, threshold=after.health_latency, loop_threshold=after.loop_lag_warn
-        )
+        self.monitor.retune(after)
         if self.sizer is not None:
             return await self.sizer.retune(before, after)
         maximum = first_maximum(after.redis_max_connections, after.redis_min_connections)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from headrace.clock import Clock
     from headrace.health.verdict import Check, WorkerState
     from headrace.pool.carrier import Carrier
+    from headrace.settings import Settings
 
 INFO: Final = pack_command("INFO")
 PING: Final = pack_command("PING")
@@ -57,9 +58,7 @@ class Monitor:
         link: The control link of the app.
         clock: The clock of the process.
         census: Where the questions under way are entered.
-        interval: Longest time without a call on the control lane, seconds.
-        threshold: An answer that takes longer is slow, seconds.
-        loop_threshold: A loop that is later is blocked, seconds.
+        settings: Those of the app: the interval, and from where on an answer is slow and a loop blocked.
         publish: Called with the name of an event and its fields.
         pool_stats: Returns the figures of the pool, a dataclass.
     """
@@ -69,23 +68,21 @@ class Monitor:
         link: Carrier,
         clock: Clock,
         census: Census,
+        settings: Settings,
         *,
-        interval: float,
-        threshold: float,
-        loop_threshold: float,
         publish: Callable[..., None],
         pool_stats: Callable[[], Any],
     ) -> None:
         self._link = link
         self._clock = clock
         self._census = census
-        self._interval = interval
-        self._threshold = threshold
+        self._interval = settings.health_interval
+        self._threshold = settings.health_latency
         self._publish = publish
         self._pool_stats = pool_stats
         self._alarm = clock.alarm("probe redis", self._due, owner="health")
         self._condition = Condition(str(link.address), publish, clock.now)
-        self._watch = LoopWatch(clock, loop_threshold)
+        self._watch = LoopWatch(clock, settings.loop_lag_warn)
         self._inquiry = Inquiry(link, census)
         self._offset = Offset()
         self._recent = RecentHistogram()
@@ -211,10 +208,10 @@ class Monitor:
         self._patience = min(self._patience + 1, DOUBLINGS)
         await self.look()
 
-    def retune(self, *, interval: float, threshold: float, loop_threshold: float) -> None:
-        """Take other values for what `Monitor` was made with; they count from now on."""
-        self._interval, self._threshold = interval, threshold
-        self._watch.retune(loop_threshold)
+    def retune(self, settings: Settings) -> None:
+        """Take other settings, from now on."""
+        self._interval, self._threshold = settings.health_interval, settings.health_latency
+        self._watch.retune(settings.loop_lag_warn)
         if self._asking is None:
             self._plan()
 

@@ -68,9 +68,7 @@ class InlineSession(Session):
             self.control,
             self.clock,
             app.census_book,
-            interval=settings.health_interval,
-            threshold=settings.health_latency,
-            loop_threshold=settings.loop_lag_warn,
+            settings,
             publish=app.events.publish,
             pool_stats=self.pool.stats,
         )
