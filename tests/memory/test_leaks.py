@@ -15,7 +15,8 @@ def add(leaks: Leaks, task: str, growth: int, *, together: int = 1, times: int =
 
 def test_the_task_that_left_most_behind_comes_first() -> None:
     leaks = Leaks()
-    add(leaks, "small", 4_096)
+    add(leaks, "small", 80_000)
+    add(leaks, "tiny", 4_096)
     add(leaks, "large", 1_000_000)
     add(leaks, "none", 0)
     add(leaks, "once", 9_000_000, times=1)

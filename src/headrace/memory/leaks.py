@@ -13,9 +13,10 @@ from typing import Final
 #: Samples kept of each task, and tasks of which any are kept.
 SAMPLES: Final = 64
 TASKS: Final = 256
-#: Samples below which a task is not suspected, and growth below which it is not, bytes a job.
+#: Samples below which a task is not suspected, and growth below which it is not, bytes a job, or as a share of the most.
 ENOUGH: Final = 3
 NOTICEABLE: Final = 1_024
+NEAR: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,8 @@ class TaskMemory:
     Attributes:
         task: Name of the task.
         samples: Jobs that were looked at since the start.
-        growth_bytes: Growth that a job left behind, the mean of the latest samples.
+        growth_bytes: Growth that a job left behind, the mean of the latest samples: of what the allocators have handed
+            out, or of the resident size where the C library cannot say.
         growth_blocks: The same in blocks of the interpreter's allocator, which shows what is too small for a page.
         footprint_bytes: What a job needed beyond what was there, the 95th percentile of the latest samples.
         footprint_largest_bytes: The largest of these since the start.
@@ -82,7 +84,7 @@ class Leaks:
 
         Args:
             task: Name of its task.
-            growth_bytes: Resident size after it less that before it.
+            growth_bytes: What was held after it less what was held before it.
             growth_blocks: The same in blocks of the allocator.
             footprint_bytes: Most that was used meanwhile less what was used before.
             together: Jobs that ran at the same time, itself included.
@@ -101,8 +103,9 @@ class Leaks:
         return sorted(found, key=lambda task: (task.growth_bytes, task.growth_blocks), reverse=True)
 
     def suspects(self, most: int = 3) -> list[TaskMemory]:
-        """Return the tasks whose jobs left most behind, none that did so only once or by less than a kilobyte."""
-        return [task for task in self.tasks() if task.samples >= ENOUGH and task.growth_bytes >= NOTICEABLE][:most]
+        """Return the tasks whose jobs left most behind: those near the first, and none that hardly left anything."""
+        found = [task for task in self.tasks() if task.samples >= ENOUGH and task.growth_bytes >= NOTICEABLE]
+        return [task for task in found if task.growth_bytes >= NEAR * found[0].growth_bytes][:most]
 
     @property
     def size_bytes(self) -> int:

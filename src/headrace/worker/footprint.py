@@ -7,9 +7,9 @@ out again. So an unarmed task costs not even a comparison.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from headrace.memory.probes import read_blocks, read_peak, read_usage
+from headrace.memory.probes import read_allocated, read_blocks, read_peak, read_usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Generator, Iterable
@@ -20,8 +20,28 @@ if TYPE_CHECKING:
 
 #: Tasks that are armed at once, in turn; the others follow with the next readings.
 ARMED: Final = 32
+#: What a block of the interpreter's allocator is taken for, bytes; they are from 16 to 512.
+BLOCK_BYTES: Final = 64
 #: Least time between two jobs of one task that are looked at when it is done often, seconds.
 OFTEN: Final = 0.05
+
+
+class Look(NamedTuple):
+    """What was used at one moment, in bytes.
+
+    Attributes:
+        size: Resident size.
+        peak: The largest that it ever was.
+        blocks: Blocks of the interpreter's allocator.
+        held: What the allocators have handed out; the resident size where the C library cannot say.
+        beside: Jobs that run and wait for something.
+    """
+
+    size: int
+    peak: int
+    blocks: int
+    held: int
+    beside: int
 
 
 class Footprints:
@@ -60,27 +80,28 @@ class Footprints:
     def _follow(self, runner: Runner, coroutine: Coroutine[Any, Any, Any], attempt: Attempt) -> Followed:
         return Followed(self, runner, coroutine, attempt)
 
-    def begin(self, runner: Runner) -> tuple[int, int, int, int]:
-        """Read what is used before a job: size, peak, blocks, jobs beside it."""
-        pids = list(self._job_processes()) if runner.task.options.process else None
-        if pids is None:
-            return read_usage().resident, read_peak(), read_blocks(), len(self._running)
-        return sum(read_usage(pid).resident for pid in pids), 0, 0, len(self._running)
+    def read(self, runner: Runner) -> Look:
+        """Read what is used now: by this process, or by those that run jobs."""
+        if runner.task.options.process:
+            size = sum(read_usage(pid).resident for pid in self._job_processes())
+            return Look(size, 0, 0, size, len(self._running))
+        size, blocks = read_usage().resident, read_blocks()
+        allocated = read_allocated()
+        held = size if allocated is None else allocated + blocks * BLOCK_BYTES
+        return Look(size, read_peak(), blocks, held, len(self._running))
 
-    def end(self, runner: Runner, attempt: Attempt, before: tuple[int, int, int, int]) -> None:
+    def end(self, runner: Runner, attempt: Attempt, before: Look) -> None:
         """Read what is used after a job, and keep the difference."""
-        size, peak, blocks, beside = before
-        now = self.begin(runner)
-        grown = now[0] - size
+        now = self.read(runner)
         # Why: a job that never waited ran alone, whatever else there was; one that waited is among those that run.
-        together = max(beside + 1, now[3]) if attempt in self._running else 1
-        if runner.task.options.process and not size:
+        together = max(before.beside + 1, now.beside) if attempt in self._running else 1
+        if runner.task.options.process and not before.size:
             # A child was started for the job, and its start is none of the job's growth.
             return
-        needed = max(grown, now[1] - size if now[1] > peak else 0)
+        needed = max(now.size, now.peak if now.peak > before.peak else 0) - before.size
         self._leaks.add(
-            runner.task.name, growth_bytes=grown, growth_blocks=now[2] - blocks, footprint_bytes=needed,
-            together=together,
+            runner.task.name, growth_bytes=now.held - before.held, growth_blocks=now.blocks - before.blocks,
+            footprint_bytes=needed, together=together,
         )  # fmt: skip
         at = time.monotonic()
         if self._often and at >= self._next_at:
@@ -100,12 +121,12 @@ class Followed:
         self._runner = runner
         self._coroutine = coroutine
         self._attempt = attempt
-        self._before: tuple[int, int, int, int] | None = None
+        self._before: Look | None = None
 
     def send(self, value: Any) -> Any:
         """Go on; the first time, read before."""
         if self._before is None:
-            self._before = self._footprints.begin(self._runner)
+            self._before = self._footprints.read(self._runner)
         try:
             return self._coroutine.send(value)
         except BaseException:
@@ -126,7 +147,7 @@ class Followed:
 
     def __await__(self) -> Generator[Any, Any, Any]:
         """Run it inside another coroutine, such as that of a middleware."""
-        self._before = self._footprints.begin(self._runner)
+        self._before = self._footprints.read(self._runner)
         try:
             return (yield from self._coroutine.__await__())
         finally:
