@@ -19,8 +19,9 @@ from headrace.queue import Queue
 from headrace.reason import look_around
 from headrace.record import BodyWriter
 from headrace.retry import Exponential
-from headrace.session import OpenParts, Session, SyncSide
+from headrace.session import OpenParts, Session
 from headrace.settings import Settings, load_settings
+from headrace.sync_side import SyncSide
 from headrace.task import Registry, Task, TaskDecorator
 from headrace.worker.location import check_no_script_runs
 from headrace.worker.worker import Worker
@@ -120,9 +121,7 @@ class Headrace(OpenParts):
             try:
                 checked = TaskOptions(**given)
             except TypeError as error:
-                raise OptionError(
-                    f"task '{name}': {error}. See headrace.options.TaskOptions for the options."
-                ) from error
+                raise OptionError(f"task '{name}': {error}. See headrace.options.TaskOptions.") from error
             made: Task[Any, Any, Any] = Task(target, checked, self)
             self.tasks.add(made)
             return made

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from headrace.app import Headrace
     from headrace.events import Subscription
-    from headrace.session import Session, SyncSide
+    from headrace.session import Session
+    from headrace.sync_side import SyncSide
     from headrace.testing.inline_job import InlineJob
 
 #: Jobs that may run inside each other, each enqueued by the one around it.

@@ -16,8 +16,9 @@ from headrace.pool.address import parse_address
 from headrace.pool.link import Lane, Link
 from headrace.pool.pool import Pool
 from headrace.producer import Sender
-from headrace.session import Session, SyncSide
+from headrace.session import Session
 from headrace.settings_auto import first_maximum
+from headrace.sync_side import SyncSide
 from headrace.testing.memory import ENDED
 
 if TYPE_CHECKING:
