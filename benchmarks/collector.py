@@ -135,9 +135,8 @@ def print_costs() -> None:
     held = [{"number": number} for number in range(200_000)]
     print(f"\nin a process of {read_usage().resident / 1_048_576:,.0f} MB, microseconds:")
     print(f"  resident size {each(read_usage, 1_000):.1f}, peak {each(read_peak, 1_000):.1f}, ", end="")
-    print(
-        f"blocks {each(read_blocks, 200):.1f}, allocated {each(read_allocated, 200):.1f}, proportional size {each(read_proportional, 50):.0f}"
-    )
+    print(f"blocks {each(read_blocks, 200):.1f}, allocated {each(read_allocated, 200):.1f}, ", end="")
+    print(f"proportional size {each(read_proportional, 50):.0f}")
     for _ in range(600):
         governor.tick()
     tick = each(governor.tick, 50)

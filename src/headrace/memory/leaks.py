@@ -13,7 +13,7 @@ from typing import Final
 #: Samples kept of each task, and tasks of which any are kept.
 SAMPLES: Final = 64
 TASKS: Final = 256
-#: Samples below which a task is not suspected, and growth below which it is not, bytes a job, or as a share of the most.
+#: Samples below which a task is not suspected; growth below which it is not, bytes a job, and as a share of the most.
 ENOUGH: Final = 3
 NOTICEABLE: Final = 1_024
 NEAR: Final = 0.05
