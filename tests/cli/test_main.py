@@ -108,7 +108,7 @@ def test_an_error_becomes_one_line_and_an_exit_code(error: HeadraceError, code: 
 
 
 def test_the_group_turns_errors_into_exit_codes(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse() -> None:
+    def refuse(_: object) -> None:
         raise ConnectionLost("no way")
 
     monkeypatch.setattr("headrace.settings.load_settings", refuse)
