@@ -59,15 +59,6 @@ class Sender:
 
     async def send(self, link: Carrier, batch: Batch) -> list[Job[Any]]:
         """Send a batch; raises ConnectionLost or CommandRefused."""
-        timed = _Timed(link, self.timeout)
-        while batch.queue not in self._known:
-            try:
-                await self._store.remember_queues(timed, (batch.queue,))
-            except ConnectionLost:
-                if timed.is_over:
-                    raise
-            else:
-                self._note(batch.queue)
         holders: list[str] = []
         trip: Trip = link if self._confirm is None else self._confirm.over(link)
         for part in _parts(batch):
@@ -75,8 +66,11 @@ class Sender:
             resent = False
             while True:
                 payloads = self._pack(batch, part, resent=resent)
+                # Why: in a cluster the names are on some other node, and a job does not need that one to be there.
+                notes = [self._pack_note(batch)] if batch.queue not in self._known else []
                 try:
-                    replies = await self._store.run(timed, payloads)
+                    replies = await self._store.run(timed, [*notes, *payloads])
+                    _raise_lost(replies[len(notes) :])
                 except ConnectionLost:
                     # Why: what took effect is unknown; ids already accepted are skipped by the script. And a server
                     # that took over from another may not know of the queue.
@@ -85,7 +79,9 @@ class Sender:
                     if timed.is_over:
                         raise
                 else:
-                    holders += self._read(batch, replies)
+                    if notes and not isinstance(replies[0], Exception):
+                        self._note(batch.queue)
+                    holders += self._read(batch, replies[len(notes) :])
                     break
         return self._jobs(batch, holders)
 
@@ -98,18 +94,20 @@ class Sender:
             resent = False
             while True:
                 payloads = self._pack(batch, part, resent=resent)
-                note = pack_command("SADD", queues_key(self._store.prefix), batch.queue)
                 try:
-                    replies = self._store.run_sync(timed, [note, *payloads])
+                    replies = self._store.run_sync(timed, [self._pack_note(batch), *payloads])[1:]
                     _raise_lost(replies)
                 except ConnectionLost:
                     resent = True
                     if timed.is_over:
                         raise
                 else:
-                    holders += self._read(batch, replies[1:])
+                    holders += self._read(batch, replies)
                     break
         return self._jobs(batch, holders)
+
+    def _pack_note(self, batch: Batch) -> bytes:
+        return pack_command("SADD", queues_key(self._store.prefix), batch.queue)
 
     def _pack(self, batch: Batch, part: list[str | bytes], *, resent: bool) -> list[bytes]:
         return self._store.pack_enqueue(
@@ -138,7 +136,7 @@ class Sender:
 
 
 def _raise_lost(replies: list[Any]) -> None:
-    """Raise the ConnectionLost that stands for a reply: the name of the queue may go to another node than its jobs."""
+    """Raise the ConnectionLost that stands for a reply, since another node has answered."""
     for reply in replies:
         if isinstance(reply, ConnectionLost):
             raise reply

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import socket
 import time
@@ -232,8 +233,10 @@ class Session:
 
         Raises:
             ConnectionLost: No node told who serves which slots.
-            SettingError: The pool is too small for the nodes.
+            SettingError: The pool is too small for the nodes, or replicas are to be waited for.
         """
+        address = dataclasses.replace(self.pool.address, seeds=tuple(seeds))
+        confirm_by(self._settings.wait_replicas, address, self._settings.prefix)
         await self.monitor.close()
         await self.links.release(self.user)
         await self.links.release(self.control)

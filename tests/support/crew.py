@@ -139,6 +139,7 @@ class Crew:
         url: str | None = None,
         build: str = "build",
         lease: float = LEASE,
+        queues: str = "work",
         **env: str,
     ) -> WorkerProcess:
         """Start a worker process and wait until it reserves; without a concurrency it has that of its settings."""
@@ -146,7 +147,7 @@ class Crew:
             "REDIS_URL": url or self.url, "HEADRACE_PREFIX": self.prefix, VARIABLE: str(self._writing),
             "QUEUE_STALLED_INTERVAL": str(round(lease * 1000)), **env,
         }  # fmt: skip
-        worker = WorkerProcess([f"tests.apps.journal:{build}", "work", str(concurrency)], environment, (self._writing,))
+        worker = WorkerProcess([f"tests.apps.journal:{build}", queues, str(concurrency)], environment, (self._writing,))
         self.workers.append(worker)
         await worker.says.until("ready")
         return worker

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from headrace.errors import ConnectionLost, HeadraceError, PoolClosed
 from headrace.pool.backoff import Backoff
+from headrace.pool.lanes import Lane
 from headrace.pool.slots import FREE_HOPS, OPEN_WAIT, PATIENCE, PING, Batch, split_commands
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from headrace.pool.address import Address
     from headrace.pool.cluster import Cluster
-    from headrace.pool.lanes import Lane
     from headrace.pool.link import Link
     from headrace.pool.slots import Part, Place, SlotMap
 
@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 #: Once one node has answered a batch of several, the others get this long, seconds; what they are asked may wait.
 PART_TIMEOUT: Final = 2.0
+#: Longest wait for a connection to a node that was lost, while other nodes have their part of the batch, seconds.
+GONE_WAIT: Final = 0.05
 #: So long a lost connection with subscriptions may come back by itself before another node takes its place, seconds.
 REHOME_AFTER: Final = 0.2
 
@@ -71,6 +73,9 @@ class ClusterLink:
         self._unheard = False
         self._rehoming: asyncio.Task[None] | None = None
         self._closed = False
+        #: A worker takes turns for the queues of all nodes on its jobs lane: what one node does not take within
+        #: `PATIENCE` is handed back, so that the others go on.
+        self._takes_turns = lane is Lane.JOBS
 
     def __repr__(self) -> str:
         """Name the lane, the purpose and the nodes."""
@@ -96,7 +101,7 @@ class ClusterLink:
 
         Returns:
             The replies. The error of a command that was refused stands in its place, and so does a ConnectionLost of
-            the commands of a node whose replies did not come while others did.
+            the commands of a node whose replies did not come while others did, or which belong to the jobs lane.
 
         Raises:
             ConnectionLost: No command has an answer; what took effect is unknown.
@@ -114,7 +119,10 @@ class ClusterLink:
             if not batch.left:
                 break
             # Why: one slot that is on the move must not hold up what the other nodes have answered.
-            end = began + (min(timeout, PATIENCE) if len(batch.left) < count else timeout)
+            is_urged = self._takes_turns or len(batch.left) < count
+            end = began + (min(timeout, PATIENCE) if is_urged else timeout)
+            if is_urged and batch.is_missed:
+                break
             hops += 1
             if batch.is_redirected and hops <= FREE_HOPS:
                 self._cluster.refresh_soon(slots)
@@ -124,7 +132,7 @@ class ClusterLink:
                 break
             await asyncio.sleep(pause)
             await self._refresh(slots, end)
-        replies = batch.end(f"the cluster at {self._cluster.pool.address}")
+        replies = batch.end(f"the cluster at {self._cluster.pool.address}", all_lost=self._takes_turns)
         if self.on_roundtrip is not None:
             self.on_roundtrip(time.monotonic() - began)
         return replies
@@ -193,7 +201,7 @@ class ClusterLink:
         create_task = self._cluster.census.create_task
         tasks = [
             create_task(
-                self._send_part(batch, part, deadline),
+                self._send_part(batch, part, deadline, shared=True),
                 name=f"send to {part.place}",
                 owner=self.owner,
                 expected=(HeadraceError,),
@@ -201,20 +209,21 @@ class ClusterLink:
             for part in parts[1:]
         ]
         try:
-            await self._send_part(batch, parts[0], deadline)
+            await self._send_part(batch, parts[0], deadline, shared=self._takes_turns or bool(tasks))
             for task in tasks:
                 await task
         finally:
             for task in tasks:
                 task.cancel()
 
-    async def _send_part(self, batch: Batch, part: Part, deadline: float) -> None:
+    async def _send_part(self, batch: Batch, part: Part, deadline: float, *, shared: bool) -> None:
         node = self._node(part.place)
         try:
             if not node.is_open:
                 # Why: what fails before the connection is there was not sent, and may go to another node.
                 left = max(0.001, deadline - time.monotonic())
-                await node.roundtrip(PING, 1, timeout=min(OPEN_WAIT, left))
+                most = GONE_WAIT if shared and part.place in self._cluster.suspects else OPEN_WAIT
+                await node.roundtrip(PING, 1, timeout=min(most, left))
                 self.opened_total += 1
                 self.last_failure = ""
         except (ConnectionLost, PoolClosed) as error:

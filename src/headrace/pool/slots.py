@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 
 #: Commands whose first key stands behind the number of keys, and where that number stands.
 NUMBERED: Final = frozenset({b"EVALSHA", b"EVAL", b"EVALSHA_RO", b"EVAL_RO", b"FCALL", b"FCALL_RO"})
-#: Commands without a key. What changes a whole server goes to every server that the batch goes to.
-KEYLESS: Final = frozenset({b"PING", b"INFO", b"PUBLISH", b"TIME", b"CLIENT", b"CLUSTER", b"CONFIG", b"HELLO", b"ROLE"})
+#: Commands without a key: they go where the command before them goes, which WAIT is about, or else home. What changes a
+#: whole server goes to every server that the batch goes to.
+KEYLESS: Final = frozenset(
+    {b"PING", b"INFO", b"PUBLISH", b"TIME", b"CLIENT", b"CLUSTER", b"CONFIG", b"HELLO", b"ROLE", b"WAIT"}
+)
 EVERYWHERE: Final = frozenset({b"SCRIPT"})
 #: The words of a command that are read for its key: name, script, number of keys, key.
 HEAD_WORDS: Final = 4
@@ -116,17 +119,17 @@ def split_commands(payload: bytes, count: int) -> list[Command]:
     Example:
         >>> packed = pack_command("GET", "{mail}:a") + pack_command("PING") + pack_command("EVALSHA", "x", 1, "mail")
         >>> [command.slot for command in split_commands(packed, 3)]
-        [4247, None, 4247]
+        [4247, 4247, 4247]
     """
     if count == 1:
         # Why: the key of a large batch of one command stands in its head; the rest need not be read.
         return [_command(payload, _read_head(payload))]
     reader = hiredis.Reader()
     reader.feed(payload)
-    found = []
+    found: list[Command] = []
     for _ in range(count):
         words = reader.gets()
-        found.append(_command(pack_command(*words), words))
+        found.append(_command(pack_command(*words), words, found[-1].slot if found else None))
     return found
 
 
@@ -142,16 +145,16 @@ def _read_head(payload: bytes) -> list[bytes]:
     return words
 
 
-def _command(payload: bytes, words: Sequence[bytes]) -> Command:
+def _command(payload: bytes, words: Sequence[bytes], before: int | None = None) -> Command:
     name = words[0].upper()
     if name in EVERYWHERE:
         return Command(payload, None, everywhere=True)
     if name in KEYLESS or len(words) == 1:
-        return Command(payload, None)
+        return Command(payload, before)
     if name not in NUMBERED:
         return Command(payload, key_slot(words[1]))
     has_key = len(words) >= HEAD_WORDS and words[2] != b"0"
-    return Command(payload, key_slot(words[HEAD_WORDS - 1]) if has_key else None)
+    return Command(payload, key_slot(words[HEAD_WORDS - 1]) if has_key else before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +206,7 @@ class Batch:
     left: list[int] = field(init=False)
     asked: dict[int, Place] = field(default_factory=dict)
     moved: dict[int, Place] = field(default_factory=dict)
+    told: set[Place] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.answers = [None] * len(self.commands)
@@ -213,6 +217,11 @@ class Batch:
         """Whether it is known of all that is left where it is to go."""
         return all(index in self.asked or self.commands[index].slot in self.moved for index in self.left)
 
+    @property
+    def is_missed(self) -> bool:
+        """Whether all that is left could not be sent, since its nodes are away."""
+        return all(isinstance(self.answers[index], ConnectionLost) for index in self.left)
+
     def plan(self, slots: SlotMap, home: Place) -> list[Part]:
         """Part what is left by node; a command whose slot nobody serves is in no part.
 
@@ -221,18 +230,20 @@ class Batch:
             home: Who gets commands without a key.
         """
         groups: dict[Place, list[int]] = {}
-        broad: list[int] = []
+        broad = [index for index, command in enumerate(self.commands) if command.everywhere]
         for index in self.left:
             command = self.commands[index]
             if command.everywhere:
-                broad.append(index)
                 continue
             place = home if command.slot is None else self._place_of(index, command.slot, slots)
             if place is not None:
                 groups.setdefault(place, []).append(index)
-        if broad and not groups:
+        if broad and not groups and not self.told:
             groups = {place: [] for place in dict.fromkeys(slots.primaries)}
-        return [self._part(place, [*broad, *indexes]) for place, indexes in groups.items()]
+        # Why: a command that is sent on to another node may need there what the batch told the first one.
+        return [
+            self._part(place, [*([] if place in self.told else broad), *indexes]) for place, indexes in groups.items()
+        ]
 
     def _place_of(self, index: int, slot: int, slots: SlotMap) -> Place | None:
         return self.asked.get(index) or self.moved.get(slot) or slots.primary(slot)
@@ -251,6 +262,7 @@ class Batch:
     def take(self, part: Part, replies: Iterable[Any]) -> None:
         """Enter the replies of a part; what was sent elsewhere, or is to come again, stays."""
         done: set[int] = set()
+        self.told.add(part.place)
         for index, reply in zip(part.indexes, replies, strict=True):
             if index < 0:
                 continue
@@ -282,18 +294,23 @@ class Batch:
                 if slot is not None:
                     self.moved.pop(slot, None)
 
-    def end(self, where: str) -> list[Any]:
-        """Return the answers in the order of the commands; the error of what was not carried out stands in its place.
+    def end(self, where: str, *, all_lost: bool = False) -> list[Any]:
+        """Return the answers in the order of the commands; a ConnectionLost stands for what was not carried out.
+
+        Args:
+            where: How the cluster is called in errors.
+            all_lost: Return the answers also when each is a ConnectionLost.
 
         Raises:
-            ConnectionLost: There is no other answer.
+            ConnectionLost: There is no other answer, and it may be raised.
         """
         for index in self.left:
-            if self.answers[index] is None:
-                self.answers[index] = ConnectionLost(
-                    f"{where}: slot {self.commands[index].slot} is served by no node. Look at CLUSTER INFO there."
-                )
-        if self.answers and all(isinstance(answer, ConnectionLost) for answer in self.answers):
+            answer = self.answers[index]
+            if not isinstance(answer, ConnectionLost):
+                said = "no node serves it" if answer is None else str(answer)
+                text = f"{where}: slot {self.commands[index].slot} did not take a command in time: {said}"
+                self.answers[index] = ConnectionLost(text + ". Look at CLUSTER INFO there.")
+        if not all_lost and self.answers and all(isinstance(answer, ConnectionLost) for answer in self.answers):
             raise self.answers[0]
         return self.answers
 

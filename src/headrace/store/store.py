@@ -315,10 +315,6 @@ class Store:
         """Return the counts of a queue."""
         return replies.parse_counts(await self.call(client, self.queue(queue)["stats"].pack(()), "stats"))
 
-    async def remember_queues(self, client: Client, names: Sequence[str]) -> None:
-        """Note queue names in the index of queues."""
-        await self.call(client, pack_command("SADD", queues_key(self.prefix), *names), "SADD")
-
     async def queue_names(self, client: Client) -> list[str]:
         """Return the names of all queues that were ever used, sorted."""
         reply = await self.call(client, pack_command("SMEMBERS", queues_key(self.prefix)), "SMEMBERS")

@@ -12,11 +12,12 @@ import random
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from headrace.errors import CommandRefused, ConnectionLost
+from headrace.errors import ConnectionLost
 from headrace.record import FRESH, read_state
 from headrace.store import replies
 from headrace.worker.attempt import Attempt
 from headrace.worker.plan import Rate, plan_ask, plan_prefetch, share
+from headrace.worker.reconcile import reconcile
 from headrace.worker.refusals import Refusals
 
 if TYPE_CHECKING:
@@ -102,6 +103,10 @@ class Flights:
         """Return the loop's time of a moment of the server's clock."""
         loop = asyncio.get_running_loop()
         return loop.time() + (server_ms - self._offset_ms) / 1000 - time.monotonic()
+
+    def forgive(self) -> None:
+        """Try the queues again at once whose calls were refused, or whose node was away."""
+        self._refusals.forgive()
 
     def kick(self) -> None:
         """Send the next round trip as soon as possible."""
@@ -236,8 +241,8 @@ class Flights:
             for served in self._queues.values():
                 if served.refused:
                     continue
-                if served.reconcile:
-                    await self._reconcile(served)
+                if served.reconcile and not await reconcile(served, self._host.store, self, self._refusals):
+                    continue
                 if served.plain or served.rich or served.starting:
                     for payload, detail in served.pack_settles(self._lease_ms, self._limits, FLIGHT_BYTES):
                         payloads.append(payload)
@@ -376,17 +381,6 @@ class Flights:
         # Why: such as out of memory or a read-only replica after a failover; it is tried again, not lost.
         self._restore([(served, what, detail)])
         self._refusals.take(served, what, answer)
-
-    async def _reconcile(self, served: Served) -> None:
-        """Hand back what the server believes this worker to hold and it does not: the reply that said so was lost."""
-        try:
-            mine = await self._host.store.mine(self, served.name, served.worker)
-        except CommandRefused as error:
-            logger.warning("cannot compare holds yet", extra={"queue": served.name, "reason": str(error)[:300]})
-            self._refusals.leave_alone(served)
-            return
-        served.hand_back_unknown(mine)
-        served.reconcile = False
 
     def _measure(self, done: int, now: float) -> None:
         if done and self._last_count:

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 #: What the server refused for a queue is sent again after this long, and told in the log at most so often, seconds.
 REFUSED_AGAIN: Final = 0.2
 REFUSED_REPORT: Final = 10.0
+#: A queue whose node of a cluster stays away is tried again ever more seldom, at least this often, seconds.
+AWAY_MOST: Final = 1.0
 
 
 class Refusals:
@@ -32,13 +34,18 @@ class Refusals:
         self._again = again
         self._count = 0
         self._told_at = -REFUSED_REPORT
+        #: Queues that are left alone, and how long those were the last time whose node is away; bounded by the queues.
+        self._alone: dict[Served, asyncio.TimerHandle] = {}
+        self._away: dict[Served, float] = {}
 
     def take(self, served: Served, call: str, reason: Exception) -> None:
         """Count a refused call and leave its queue alone for a moment."""
-        self.leave_alone(served)
         if isinstance(reason, ConnectionLost):
             # Why: one node of a cluster is away, and comes back; the queues on the others must not wait for it.
+            wait = self._away[served] = min(AWAY_MOST, 2 * self._away.get(served, REFUSED_AGAIN / 2))
+            self.leave_alone(served, wait)
             return
+        self.leave_alone(served)
         self._count += 1
         now = time.monotonic()
         if now >= self._told_at + REFUSED_REPORT:
@@ -48,14 +55,23 @@ class Refusals:
             )
             self._count, self._told_at = 0, now
 
-    def leave_alone(self, served: Served) -> None:
-        """Send nothing for a queue for a moment."""
+    def leave_alone(self, served: Served, wait: float = REFUSED_AGAIN) -> None:
+        """Send nothing for a queue for a moment, in seconds."""
         if served.refused:
             return
         served.refused = True
 
         def again() -> None:
+            del self._alone[served]
             served.refused = False
             self._again()
 
-        asyncio.get_running_loop().call_later(REFUSED_AGAIN, again)
+        self._alone[served] = asyncio.get_running_loop().call_later(wait, again)
+
+    def forgive(self) -> None:
+        """Leave no queue alone any longer: a connection was made anew, or another node has taken over."""
+        for served, timer in self._alone.items():
+            timer.cancel()
+            served.refused = False
+        self._alone.clear()
+        self._away.clear()

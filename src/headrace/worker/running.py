@@ -101,13 +101,14 @@ class Running:
         self._quiet: set[Served] = set()
         self.registration = Registration(host, worker.id, list(self.queues), worker.concurrency, self.flights.server_ms)
         self.retuning = Retuning(worker, self)
+        # Why here: what changes from now on was not read above.
+        host.follow(self.retuning)
         self._governed = Governed(worker, self)
 
     async def start(self) -> None:
         """Listen, register, and begin to reserve."""
         census = self._host.census_book
         await self._host.listen([served.channel for served in self.queues.values()], self._told)
-        self._host.follow(self.retuning)
         await self.registration.start()
         self.leases.start()
         self._tasks = [
@@ -239,6 +240,7 @@ class Running:
             # Why: after a failover, or a restart on a file that lacks the last second, the server may believe that this
             # worker still holds what it was told has ended; nobody else takes that back as long as the worker lives.
             served.reconcile = True
+        self.flights.forgive()
         self.flights.kick()
 
     def _deadline_set(self, when: float) -> None:
