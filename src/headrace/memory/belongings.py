@@ -39,6 +39,9 @@ def register_belongings(actions: Actions, app: Owner) -> list[Cache]:
     """Register what an app holds; each of what is returned is to be closed with the app."""
     pool, events = app.pool, app.events
 
+    def shrink() -> None:
+        pool.shrink()
+
     def waiting() -> int:
         return sum(subscription.waiting for subscription in events.subscriptions()) * EVENT_BYTES
 
@@ -47,7 +50,7 @@ def register_belongings(actions: Actions, app: Owner) -> list[Cache]:
 
     figures = POOL_HISTOGRAMS * HISTOGRAM_BYTES
     return [
-        actions.register("idle connections", pool.shrink),
+        actions.register("idle connections", shrink),
         actions.register("figures of the pool", None, size=lambda: figures, limit_bytes=figures),
         actions.register("events that wait for subscribers", None, size=waiting, limit_bytes=most),
     ]
