@@ -17,7 +17,7 @@ from headrace.store.versions import Versions
 from tests.live import DEADLINE, opened, sibling, until, working
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from headrace import Headrace, Job
     from headrace.events import Event
@@ -345,3 +345,29 @@ async def job_size(app: Headrace, job: Job[Any]) -> int:
     key = app.store.queue("default").keys["jobs"]
     (size,) = await app.control.roundtrip(pack_command("HSTRLEN", key, job.id), 1)
     return int(size)
+
+
+async def test_a_change_while_a_worker_starts_is_not_missed(make_app: Callable[..., Headrace]) -> None:
+    app = make_app()
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    @app.lifespan
+    async def slow() -> AsyncIterator[dict[str, Any]]:
+        entered.set()
+        await go_on.wait()
+        yield {}
+
+    async with opened(app):
+        worker = app.worker(["default"])
+        running = asyncio.create_task(worker.run())
+        await asyncio.wait_for(entered.wait(), DEADLINE)
+        await store(app, QUEUE_CONCURRENCY="7")
+        await has(app, 1)
+        go_on.set()
+        await asyncio.wait_for(worker.signals.started.wait(), DEADLINE)
+        assert worker._parts is not None
+        found = (worker.concurrency, worker._parts.slots.concurrency)
+        worker.stop()
+        await asyncio.wait_for(running, DEADLINE)
+
+    assert found == (7, 7)

@@ -89,8 +89,8 @@ class Worker:
         self._stop_wanted = asyncio.Event()
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._host)
-            self._read_settings()
             resources = await stack.enter_async_context(self._host.hooks.resources())
+            self._read_settings()
             parts = self._parts = Running(self, self._host, resources)
             try:
                 await parts.start()
