@@ -185,6 +185,17 @@ class PoolBook(RuleBasedStateMachine):
         self.put_away(member)
         self.obey()
 
+    @precondition(lambda self: self.ledger.idle)
+    @rule(indices=st.sets(st.integers(0, 4)))
+    def end_some_of_them(self, indices: set[int]) -> None:
+        lost = {member.connection for at, member in enumerate(self.ledger.idle) if at in indices} | set(self.held)
+        for member in self.ledger.retire_lost(lost, self.now):
+            assert member.connection not in self.held
+            self.put_away(member)
+            self.ended["failed"] += 1
+        assert not {member.connection for member in self.ledger.idle} & lost
+        self.obey()
+
     # What time and operators do
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 6.0, 30.0]))
@@ -249,6 +260,7 @@ class PoolBook(RuleBasedStateMachine):
     @rule()
     def fork(self) -> None:
         """What follows happens in the child, which has nothing of the parent's but the places of the links."""
+        self.ended["closed"] += len(self.ledger.idle) + len(self.held) + self.closing
         self.ledger.forget()
         self.gone += self.held
         self.held.clear()

@@ -74,6 +74,8 @@ class Scripted:
         answer: Answer
         if command[0] in usual:
             answer = self.handshake.get(command[0], usual[command[0]])
+            if command[0] == b"PING" and command[1:] and b"PING" not in self.handshake:
+                answer = b"$%d\r\n%b\r\n" % (len(command[1]), command[1])
         elif command[0] == b"SUBSCRIBE":
             answer = b"".join(b">3\r\n+subscribe\r\n$%d\r\n%b\r\n:1\r\n" % (len(name), name) for name in command[1:])
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import redis.exceptions
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from headrace.pool.ledger import Member
     from headrace.pool.options import PoolOptions
+
+#: A connection that nobody has used is not checked for so long after it was opened, seconds.
+JUST_OPENED: Final = 1.0
 
 
 async def find_fault(
@@ -38,7 +41,9 @@ async def find_fault(
         has_data = await connection.can_read()
         if has_data and not (ignores_data and begins_with_push(connection)):
             return ConnectionResetError("closed, or holding unread data, while idle")
-        fresh = member.verified > suspect_before and time.monotonic() - member.verified < options.check_after
+        # Why: what has just logged in and served nobody yet has answered; asking again could go on for ever.
+        trusted = max(options.check_after, JUST_OPENED) if member.verified == member.opened else options.check_after
+        fresh = member.verified > suspect_before and time.monotonic() - member.verified < trusted
         if not fresh or has_data:
             async with asyncio.timeout(options.check_timeout):
                 await _ask(connection)

@@ -224,9 +224,11 @@ class ConnectionPool(redis.asyncio.ConnectionPool):
             UsageError: It was not acquired from this pool, or was released before.
         """
         core = self._core
-        if core.reauth and connection in core.reauth:
-            await self._log_in_again(connection)
-        core.release(connection)
+        try:
+            if core.reauth and connection in core.reauth:
+                await self._log_in_again(connection)
+        finally:
+            core.release(connection)
         if self._listener is not None:
             await self._listener.dispatch_async(AsyncAfterConnectionReleasedEvent(connection))  # type: ignore[no-untyped-call]  # redis-py has no types here
 
@@ -281,8 +283,8 @@ class ConnectionPool(redis.asyncio.ConnectionPool):
         await self._core.close()
 
     def reset(self) -> None:
-        """Forget all connections without closing them, as after a fork."""
-        self._core.abandon()
+        """Drop all connections: idle ones now, those in use when they are released."""
+        self._core.drop()
 
     def __del__(self) -> None:
         """Do nothing: redis-py counts here what this pool counts by itself."""
@@ -318,15 +320,21 @@ class ConnectionPool(redis.asyncio.ConnectionPool):
             core.ledger.resize(maximum, minimum, shares)
         except OptionError as error:
             raise ClientOptionError(str(error)) from error
-        if core.loop is not None and not core.closed:
-            core.retire(core.ledger.retire_surplus(_now(), core.options.idle_timeout))
-            core.ledger.serve(_now())
-            core.need()
+        core.resized()
 
     def set_retry(self, retry: Retry) -> None:
         """Give every connection, open or to come, another policy of repeating."""
         self.connection_kwargs["retry"] = retry
         super().set_retry(retry)
+
+    def shrink(self) -> int:
+        """Close the idle connections above the minimum now, and return how many those are."""
+        core = self._core
+        if core.loop is None:
+            return 0
+        surplus = core.ledger.retire_surplus(_now(), 0.0)
+        core.retire(surplus)
+        return len(surplus)
 
     # Logging in
 
@@ -342,11 +350,17 @@ class ConnectionPool(redis.asyncio.ConnectionPool):
 
     async def _log_in_again(self, connection: AbstractConnection) -> None:
         self._core.reauth.discard(connection)
+        done = False
         try:
             async with asyncio.timeout(self._core.options.check_timeout):
                 await connection.re_auth()  # type: ignore[no-untyped-call]  # redis-py has no types here
+            done = True
         except (TimeoutError, OSError, redis.RedisError):
             await connection.disconnect(nowait=True)
+        finally:
+            if not done:
+                # Why: cancelled in between, or failed in a way of the user's own; the reply may still come.
+                connection.mark_for_reconnect()  # type: ignore[no-untyped-call]  # redis-py has no types here
 
     # Figures
 

@@ -7,65 +7,32 @@ for those who wait with one alarm of the clock, and refuses a second event loop.
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import time
-from typing import TYPE_CHECKING, Final
+import weakref
+from typing import TYPE_CHECKING
 
-from redis.exceptions import RedisError
-
-from headrace.census import Census, Kind
+from headrace.census import Census
 from headrace.pool.checking import find_fault
-from headrace.pool.client_errors import ClientConnectionLost, ClientUsageError, pool_closed, pool_timeout
-from headrace.pool.holders import tell_holders
+from headrace.pool.client_errors import ClientConnectionLost, ClientUsageError, pool_closed
+from headrace.pool.closing import Closing, drop_all
+from headrace.pool.ledger import BROKEN
 from headrace.pool.loops import clock_of, keep_blind, watch_forks
 from headrace.pool.opening import Opening
-from headrace.pool.transport import abort
+from headrace.pool.transport import leave
 from headrace.pool.upkeep import Upkeep
+from headrace.pool.waits import Deadlines, Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import CodeType
 
     from redis.asyncio.connection import AbstractConnection
 
-    from headrace.census import Entry
-    from headrace.clock import Alarm, Clock
+    from headrace.clock import Clock
     from headrace.pool.figures import PoolStats
-    from headrace.pool.holders import Holder
-    from headrace.pool.lanes import Lane
     from headrace.pool.ledger import LaneBook, Ledger, Member
     from headrace.pool.options import PoolOptions
-
-#: Longest time that a closed connection may take to end; then its socket is dropped, seconds.
-CLOSE_TIMEOUT: Final = 1.0
-
-
-class Wait:
-    """One caller that waits for a connection."""
-
-    __slots__ = ("deadline", "future", "since")
-
-    def __init__(self, future: asyncio.Future[Member[AbstractConnection]], since: float, deadline: float) -> None:
-        self.future = future
-        self.since = since
-        self.deadline = deadline
-
-    def accept(self, member: Member[AbstractConnection]) -> bool:
-        """Take a connection, unless the caller was cancelled."""
-        if self.future.done():
-            return False
-        self.future.set_result(member)
-        return True
-
-    def refuse(self, error: Exception) -> None:
-        """End the wait."""
-        if not self.future.done():
-            self.future.set_exception(error)
-
-    def was_served(self) -> bool:
-        """Tell whether a connection was handed over."""
-        return self.future.done() and not self.future.cancelled() and self.future.exception() is None
 
 
 class Core:
@@ -110,15 +77,14 @@ class Core:
         #: A minimum that begins to hold with the first connection that is lent, or with `start`; then 0.
         self.latent_minimum = 0
         self._opening: Opening | None = None
+        self._closing: Closing | None = None
         self._upkeep: Upkeep | None = None
-        self._alarm: Alarm | None = None
-        #: When the alarm comes, in time of the monotonic clock.
-        self._watched = math.inf
-        # Bounded by the maximum, both: one for each open connection, one for each that is being closed.
-        self._entries: dict[AbstractConnection, Entry] = {}
-        self._closings: set[asyncio.Task[None]] = set()
-        # Connections of the parent that a forked child may still release; bounded by what was open at the fork.
-        self._foreign: set[AbstractConnection] = set()
+        self._deadlines: Deadlines | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._finalizer: weakref.finalize[..., Core] | None = None
+        # What a holder may still release although it is not lent any more: connections of the parent of a forked child,
+        # and those that were in use when the pool closed. Weak, so that a holder who forgets one costs nothing.
+        self._outlived: weakref.WeakSet[AbstractConnection] = weakref.WeakSet()
         #: Connections in use that log in anew before somebody else gets them; each leaves with its release.
         self.reauth: set[AbstractConnection] = set()
         watch_forks(self)
@@ -138,18 +104,21 @@ class Core:
         if self.loop is loop:
             return
         if self.loop is not None:
-            state = "closed by now" if self.loop.is_closed() else "not in the running one"
+            where = "here, since that loop is closed" if self.loop.is_closed() else "there, and start it here"
             raise ClientUsageError(
-                f"The pool '{self.name}' belongs to the event loop it was first used in, {state}. Make a pool for each "
-                "loop, or call `await pool.aclose()` in the old loop and `await pool.start()` in the new one."
+                f"The pool '{self.name}' belongs to the event loop it was first used in, and not to the running one. "
+                f"Make a pool for each loop, or call `await pool.aclose()` {where}, and `await pool.start()`."
             )
         self.loop = loop
-        self._watched = math.inf
-        census = self._census = self._census or Census()
+        census = self._census or Census()
         clock = self._clock or clock_of(loop)
-        self._alarm = clock.alarm("end waits", self._expire, owner=f"pool {self.name}")
-        self._opening = Opening(self, self.ledger, self.options, census, clock)
+        self._deadlines = Deadlines(self.name, self.ledger, clock, lambda: opening.last_error, self._looked)
+        self._closing = closing = Closing(self.name, self.ledger, census, loop, self.need)
+        self._opening = opening = Opening(self, self.ledger, self.options, census, clock)
         self._upkeep = Upkeep(self, self.ledger, self.options, clock)
+        runners = (self._deadlines.alarm, *opening.runners, *self._upkeep.runners)
+        self._finalizer = weakref.finalize(self, drop_all, self.name, loop, runners, closing.entries)
+        self._finalizer.atexit = False
         self.need()
 
     async def start(self) -> None:
@@ -159,6 +128,8 @@ class Core:
             ClientConnectionLost: The minimum could not be opened.
             ClientUsageError: The pool belongs to another loop.
         """
+        while self._ending is not None:
+            await asyncio.wait([self._ending])
         self.closed = False
         self._wake_minimum()
         self.bind()
@@ -229,31 +200,53 @@ class Core:
     async def _wait(
         self, book: LaneBook[AbstractConnection], since: float, deadline: float, *, first: bool
     ) -> Member[AbstractConnection]:
-        if self.loop is None or self._alarm is None:
+        deadlines, upkeep = self._deadlines, self._upkeep
+        if self.closed or self.loop is None or deadlines is None or upkeep is None:
             raise pool_closed(self.name)
+        if book.share <= 0:
+            raise self.no_share(book)
         wait = Wait(self.loop.create_future(), since, deadline)
         self.ledger.wait(book, wait, first=first)
         if self.latent_minimum:
             self._wake_minimum()
         self.need()
-        self._watch(deadline)
-        # Why those who wait too: of several that came at once none may have its place yet, and they fill the share.
-        if book.used + len(book.waiters) > book.share and self._upkeep is not None:
-            self._upkeep.lane_is_full(book, since)
+        deadlines.watch(deadline)
+        upkeep.somebody_waits(since)
         try:
             return await wait.future
         except asyncio.CancelledError:
             # Why: between the hand-over and this line the caller may be cancelled; the turn passes to the next.
             if not self.ledger.leave(book, wait) and wait.was_served():
                 self.release(wait.future.result().connection)
+            self._looked(time.monotonic())
             raise
+
+    def no_share(self, book: LaneBook[AbstractConnection]) -> ClientUsageError:
+        """Build the error of a lane that was left out."""
+        text = f"pool '{self.name}', lane '{book.lane}' has no share any more: a resize left it out. "
+        return ClientUsageError(text + "Give it one with `resize(lanes=...)`, or use another lane.")
+
+    def resized(self) -> None:
+        """Do what new limits make necessary."""
+        now = time.monotonic()
+        if self.loop is None or self.closed:
+            return
+        self.retire(self.ledger.retire_surplus(now, self.options.idle_timeout))
+        for book in self.ledger.lanes.values():
+            if book.share <= 0:
+                self.ledger.refuse_lane(book, self.no_share)
+        self.ledger.serve(now)
+        self.need()
 
     def release(self, connection: AbstractConnection) -> None:
         """Take a connection back; one that is broken or marked is closed, and its place is free."""
         now = time.monotonic()
         connected = connection.is_connected
-        if self._foreign and connection in self._foreign:
-            self._foreign.discard(connection)
+        closing = self._closing
+        if closing is not None and connected and closing.lost and connection in closing.lost:
+            connected = not closing.is_lost(connection)
+        if self._outlived and connection in self._outlived:
+            self._outlived.discard(connection)
             return
         usable = connected and not self.closed and not connection.should_reconnect()  # type: ignore[no-untyped-call]  # redis-py has no types here
         member = self.ledger.give_back(connection, now, usable=usable)
@@ -261,7 +254,9 @@ class Core:
             if not connected:
                 # Why: what broke it may have broken those that are idle.
                 self.ledger.suspect_before = now
-            self._retire(member)
+                self.ledger.failed_total += 1
+                self.ledger.count_name(BROKEN)
+            self.retire([member], drop=not connected)
         if self._upkeep is not None and self._upkeep.exhausted:
             self._upkeep.look_for_recovery(now)
 
@@ -269,10 +264,12 @@ class Core:
         """Take back a connection that nobody may use any more."""
         if error is not None:
             self.ledger.count_error(error)
+        if connection in self._outlived:
+            self._outlived.discard(connection)
+            return
         member = self.ledger.give_back(connection, time.monotonic(), usable=False)
         if member is not None:
-            abort(connection)
-            self._retire(member)
+            self.retire([member], drop=True)
 
     # What the parts of the pool call
 
@@ -280,94 +277,32 @@ class Core:
         """Enter a connection that was opened."""
         now = time.monotonic()
         life = self.options.max_lifetime * random.uniform(0.9, 1.0)  # noqa: S311 - jitter, no secret
-        if self._census is not None:
-            self._entries[connection] = self._census.add(Kind.CONNECTION, f"{self.name}:client", f"pool {self.name}")
+        if self._closing is not None:
+            self._closing.entered(connection)
         surplus = self.ledger.opened(connection, now, now + life)
         if surplus is not None:
-            self._retire(surplus)
+            self.retire([surplus])
 
     def refuse(self, make_error: Callable[[], Exception], *, waited: float) -> None:
         """End the waits of those who have waited for so many seconds."""
         self.ledger.refuse(make_error, time.monotonic(), waited)
 
-    def retire(self, members: list[Member[AbstractConnection]]) -> None:
+    def retire(self, members: Sequence[Member[AbstractConnection]], *, drop: bool = False) -> None:
         """Close connections that the ledger has taken out."""
-        for member in members:
-            self._retire(member)
-
-    def _retire(self, member: Member[AbstractConnection]) -> None:
-        connection = member.connection
-        if self.loop is None or self._census is None or not connection.is_connected:
-            self._ended(connection)
+        if self._closing is not None:
+            self._closing.retire(members, drop=drop)
             return
-        task = self._census.create_task(
-            self._close_connection(connection), name="close a connection", owner=f"pool {self.name}"
-        )
-        self._closings.add(task)
-        task.add_done_callback(self._closings.discard)
-
-    async def _close_connection(self, connection: AbstractConnection) -> None:
-        try:
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                await connection.disconnect()
-        except (TimeoutError, OSError, RedisError):
-            abort(connection)
-        finally:
-            self._ended(connection)
-
-    def _ended(self, connection: AbstractConnection) -> None:
-        self.ledger.closed()
-        entry = self._entries.pop(connection, None)
-        if entry is not None:
-            entry.close()
-        if not self.closed:
-            self.need()
+        for _ in members:
+            # They were closed with the pool.
+            self.ledger.closed()
 
     def _drop_idle_before(self, now: float) -> None:
-        for member in [member for member in self.ledger.idle if member.verified < now]:
-            self.ledger.retire_idle(member)
-            abort(member.connection)
-            self._retire(member)
+        unproved = {member.connection for member in self.ledger.idle if member.verified < now}
+        self.retire(self.ledger.retire_lost(unproved, now), drop=True)
 
-    # Time
-
-    def _watch(self, when: float) -> None:
-        """Wake at a time of the monotonic clock, or sooner."""
-        if when >= self._watched or self._alarm is None or self.loop is None:
-            return
-        self._watched = when
-        # The loop's clock may be another than the monotonic one.
-        self._alarm.set(self.loop.time() + (when - time.monotonic()))
-
-    def _expire(self) -> None:
-        now = time.monotonic()
-        self._watched = math.inf
-        told: dict[Lane, tuple[list[Holder], str]] = {}
-        for book, waiter, ahead in self.ledger.expire(now):
-            if book.lane not in told:
-                # Why: thousands may be late at once; who holds what is the same for all of them.
-                holders = self.ledger.holders(now, book.lane)
-                told[book.lane] = holders, tell_holders(holders)
-            # Why: a lane whose share is used up is full; one that is not waits for the server.
-            opening = self._opening.last_error if self._opening is not None and book.used < book.share else None
-            waiter.refuse(
-                pool_timeout(
-                    self.name,
-                    str(book.lane),
-                    waited=now - waiter.since,
-                    share=book.share,
-                    used=book.used,
-                    ahead=ahead,
-                    holders=told[book.lane][0],
-                    told=told[book.lane][1],
-                    opening_error=opening,
-                )
-            )
-        if self._upkeep is not None:
+    def _looked(self, now: float) -> None:
+        if self._upkeep is not None and self._upkeep.exhausted:
             self._upkeep.look_for_recovery(now)
-        deadline = self.ledger.next_deadline()
-        if deadline is not None:
-            self._watch(deadline)
 
     # The end
 
@@ -375,39 +310,81 @@ class Core:
         """Close what is idle, and with `leased` the connections in use too: their holders see them break."""
         for member in list(self.ledger.idle):
             self.ledger.retire_idle(member)
-            self._retire(member)
+            self.retire([member])
         if leased:
             for connection in list(self.ledger.leased):
                 await connection.disconnect(nowait=True)
-        while self._closings:
-            await asyncio.wait(list(self._closings))
+        if self._closing is not None:
+            await self._closing.wait()
+
+    def drop(self) -> None:
+        """Drop what is idle at once, and what is in use with its release."""
+        self.retire(self.ledger.retire_lost({member.connection for member in self.ledger.idle}, 0.0), drop=True)
+        for member in self.ledger.leased.values():
+            member.expires = 0.0
 
     async def close(self) -> None:
-        """Close the pool: waits end with an error, attempts are given up, every connection ends. Safe to call again."""
+        """Close the pool: waits end with an error, attempts are given up, every connection ends. Safe to call again.
+
+        Cancelling the wait lets the closing go on.
+
+        Raises:
+            ClientUsageError: The pool belongs to another loop, which is running.
+        """
+        if self.loop is not None and self.loop is not asyncio.get_running_loop():
+            if not self.loop.is_closed():
+                raise ClientUsageError(
+                    f"The pool '{self.name}' belongs to another event loop, which still runs its connections. Call "
+                    "`await pool.aclose()` there."
+                )
+            self._leave_loop()
         self.closed = True
         self.ledger.refuse(lambda: pool_closed(self.name), time.monotonic())
-        parts = (self._opening, self._upkeep)
-        self._opening, self._upkeep = None, None
-        if self._alarm is not None:
-            self._alarm.close()
-        for part in parts:
-            if part is not None:
-                await part.close()
-        if self.loop is asyncio.get_running_loop():
+        if self._ending is None:
+            if self.loop is None or self._closing is None:
+                return
+            self._ending = self._closing.begin(self._end(self._closing))
+        await asyncio.shield(self._ending)
+
+    async def _end(self, closing: Closing) -> None:
+        parts = (self._opening, self._upkeep, self._deadlines)
+        self._opening, self._upkeep, self._deadlines = None, None, None
+        try:
+            for part in parts:
+                if part is not None:
+                    await part.close()
             await self.disconnect(leased=True)
-        for entry in self._entries.values():
-            entry.close()
-        self._entries.clear()
-        self.loop = None
+        finally:
+            for connection in list(self.ledger.leased):
+                # Why: its holder may never release it, and the pool may begin anew.
+                self.ledger.give_back(connection, time.monotonic(), usable=False)
+                self.ledger.closed()
+                self._outlived.add(connection)
+            closing.forget()
+            self._unbind()
+
+    def _unbind(self) -> None:
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        self.loop = self._ending = self._closing = self._finalizer = None
+        self._opening, self._upkeep, self._deadlines = None, None, None
+        self.reauth.clear()
+
+    def _leave_loop(self) -> None:
+        """Let go of connections whose loop was closed before the pool was."""
+        for member in [*self.ledger.leased.values(), *self.ledger.idle]:
+            leave(member.connection)
+            self._outlived.add(member.connection)
+        self.ledger.forget()
+        if self._closing is not None:
+            self._closing.forget()
+        self._unbind()
 
     def abandon(self) -> None:
         """Forget the connections of the parent, in a forked child."""
         connections = [*self.ledger.leased, *(member.connection for member in self.ledger.idle)]
         keep_blind(connections)
-        self._foreign.update(connections)
+        self._outlived.update(connections)
         self.ledger.forget()
-        self._entries.clear()
-        self._closings.clear()
         self._census = self._clock = None
-        self.loop = None
-        self._opening, self._upkeep, self._alarm = None, None, None
+        self._unbind()

@@ -21,7 +21,7 @@ from headrace.pool.lanes import Lane, parse_shares
 from headrace.pool.waiters import LaneBook, Member, Waiter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Container, Iterator, Mapping
 
     from headrace.pool.holders import Holder
 
@@ -31,6 +31,9 @@ C = TypeVar("C")
 
 #: Classes of errors that are counted apart; more count as `other`.
 MOST_ERROR_CLASSES: Final = 32
+#: What idle connections that the server has ended count as, and connections that broke while they were in use.
+ENDED_IDLE: Final = "ConnectionEnded"
+BROKEN: Final = "ConnectionBroken"
 
 
 class Ledger(Generic[C]):
@@ -178,6 +181,13 @@ class Ledger(Generic[C]):
                 self.waiting -= 1
                 waiter.refuse(make_error())
 
+    def refuse_lane(self, book: LaneBook[C], make_error: Callable[[LaneBook[C]], Exception]) -> None:
+        """End the waits of one lane."""
+        while book.waiters:
+            waiter, _ = book.waiters.popitem(last=False)
+            self.waiting -= 1
+            waiter.refuse(make_error(book))
+
     # Opening and closing
 
     def openings_wanted(self) -> int:
@@ -188,12 +198,18 @@ class Ledger(Generic[C]):
         entitled = sum(min(len(book.waiters), max(0, book.share - book.used)) for book in self.lanes.values())
         total = self.total
         open_soon = len(self.idle) + self.opening
-        wanted = max(entitled - open_soon, self.minimum - (total - self.closing))
+        wanted = max(entitled - open_soon, self.kept - (total - self.closing))
         return max(0, min(wanted, self.maximum - total))
 
+    @property
+    def kept(self) -> int:
+        """How many connections are kept open: the minimum, less what would take the places of links to come."""
+        spare = sum(max(0, book.share - book.used) for lane, book in self.lanes.items() if lane is not Lane.USER)
+        return min(self.minimum, self.maximum - spare) if self.reserved else self.minimum
+
     def lacks(self) -> bool:
-        """Tell whether somebody waits, or fewer connections than the minimum are open."""
-        return self.waiting > 0 or len(self.idle) + len(self.leased) + self.reserved < self.minimum
+        """Tell whether somebody waits, or fewer connections than are kept open."""
+        return self.waiting > 0 or len(self.idle) + len(self.leased) + self.reserved < self.kept
 
     def is_full(self) -> bool:
         """Tell whether no place is left."""
@@ -216,17 +232,30 @@ class Ledger(Generic[C]):
         self.serve(now)
         return None
 
-    def open_failed(self, error: BaseException) -> None:
-        """Count a connection that could not be opened."""
+    def open_failed(self, error: BaseException | None) -> None:
+        """Count a connection that could not be opened; None when it is not wanted any more, which is no failure."""
         self.opening -= 1
         self._places -= 1
-        self.failed_total += 1
-        self.count_error(error)
+        if error is not None:
+            self.failed_total += 1
+            self.count_error(error)
 
     def retire_idle(self, member: Member[C]) -> None:
         """Take an idle connection out, to be closed by the caller."""
         self.idle.remove(member)
         self.closing += 1
+
+    def retire_lost(self, lost: Container[C], now: float) -> list[Member[C]]:
+        """Take out the idle connections that the server has ended; what is left of them is checked before its use."""
+        gone = [member for member in self.idle if member.connection in lost]
+        if gone:
+            self.idle = [member for member in self.idle if member.connection not in lost]
+            self.closing += len(gone)
+            self.failed_total += len(gone)
+            self.suspect_before = now
+            for _ in gone:
+                self.count_name(ENDED_IDLE)
+        return gone
 
     def retire_surplus(self, now: float, idle_timeout: float) -> list[Member[C]]:
         """Take out what is idle and past its lifetime, above the maximum, or unused for too long above the minimum."""
@@ -257,15 +286,26 @@ class Ledger(Generic[C]):
     # Places without a connection of this ledger
 
     def reserve(self, lane: Lane) -> bool:
-        """Take a place of a lane for good, for a connection that others manage; returns whether there was one."""
+        """Take a place of a lane for good, for a connection that others manage; returns whether there was one.
+
+        `yield_place` makes one of an idle connection, once that is closed.
+        """
         book = self.lanes.get(lane)
-        if book is None or book.used >= book.share or self.total >= self.maximum:
+        if book is None or book.used >= book.share or self._places >= self.maximum:
             return False
         book.used += 1
         book.reserved += 1
         self.reserved += 1
         self._places += 1
         return True
+
+    def yield_place(self, lane: Lane) -> Member[C] | None:
+        """Take out the idle connection that was unused for longest, when a lane has a share left but no place is."""
+        book = self.lanes.get(lane)
+        if book is None or book.used >= book.share or self._places < self.maximum or not self.idle:
+            return None
+        self.closing += 1
+        return self.idle.pop(0)
 
     def unreserve(self, lane: Lane, now: float) -> None:
         """Give such a place back, and serve whoever waits in its lane."""
@@ -276,7 +316,8 @@ class Ledger(Generic[C]):
         self.serve(now)
 
     def forget(self) -> None:
-        """Forget all connections and waits, in a forked child; they are the parent's."""
+        """Forget all connections and waits: they are those of a parent process, or of an event loop that is gone."""
+        self.closed_total += len(self.idle) + len(self.leased) + self.closing
         self.idle, self.leased = [], {}
         self.opening = self.closing = self.waiting = 0
         self._places = self.reserved

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ParamSpec, Protocol
 
 from headrace.census import Census
 from headrace.clock import Clock
@@ -12,9 +12,12 @@ from headrace.pool.transport import blind, file_numbers
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from redis.asyncio.connection import AbstractConnection
+
+
+P = ParamSpec("P")
 
 
 class Forkable(Protocol):
@@ -36,9 +39,24 @@ def clock_of(loop: asyncio.AbstractEventLoop) -> Clock:
     """Return the clock that all pools of a running loop share which belong to no app; without work it has no timer."""
     clock = _clocks.get(loop)
     if clock is None:
+        # Why: a clock holds its loop, so that the weak key alone would not let go of either.
+        for old in [old for old in _clocks if old.is_closed()]:
+            del _clocks[old]
         clock = _clocks[loop] = Clock(Census(), "pool clock")
         clock.start()
     return clock
+
+
+def weakly(method: Callable[P, None]) -> Callable[P, None]:
+    """Return a function that calls a bound method as long as its object lives, and does not keep it alive."""
+    reference = weakref.WeakMethod(method)
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        living = reference()
+        if living is not None:
+            living(*args, **kwargs)
+
+    return call
 
 
 def watch_forks(pool: Forkable) -> None:

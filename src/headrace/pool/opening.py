@@ -17,6 +17,7 @@ import redis.exceptions
 from redis.exceptions import AuthenticationError, AuthorizationError, ResponseError
 
 from headrace.pool.client_errors import open_error
+from headrace.pool.loops import weakly
 from headrace.pool.transport import abort
 
 if TYPE_CHECKING:
@@ -80,9 +81,15 @@ class Opening:
         self._census = census
         # Bounded: `open_parallel` while the server answers, AWAY_ATTEMPTS while it does not. Oldest first.
         self._attempts: dict[asyncio.Task[None], float] = {}
-        self._alarm: Alarm = clock.alarm("open a connection", self._attempt, owner=f"pool {pool.name}")
+        self._alarm: Alarm = clock.alarm("open a connection", weakly(self._attempt), owner=f"pool {pool.name}")
+        #: What runs on the clock.
+        self.runners = (self._alarm,)
         self._clock = clock
         self._backoff = BACKOFF_FIRST
+        # No attempt begins before this time of the clock while the server is away, whoever asks.
+        self._not_before = 0.0
+        # Whether the server answered, and refused for good: then nothing but a caller or the upkeep asks again.
+        self._refused = False
         #: Since when the server has been away, and why; None while it answers.
         self.away_since: float | None = None
         self.last_error: Exception | None = None
@@ -95,7 +102,7 @@ class Opening:
             return
         if self.away_since is not None:
             if self._alarm.when is None:
-                self._alarm.set(self._clock.now())
+                self._alarm.set(max(self._clock.now(), self._not_before))
             return
         for _ in range(min(wanted, self._options.open_parallel - len(self._attempts))):
             self._start()
@@ -119,22 +126,58 @@ class Opening:
         task = self._census.create_task(self._open(), name="open a connection", owner=f"pool {self._pool.name}")
         self._attempts[task] = time.monotonic()
         task.add_done_callback(self._ended)
+        self._watch_hanging()
+
+    def _watch_hanging(self) -> None:
+        """Come back for the oldest attempt when it has taken too long."""
+        if self.away_since is None and self._alarm.when is None and self._attempts:
+            oldest = next(iter(self._attempts.values()))
+            self._alarm.set(self._clock.now() + max(0.0, oldest + HANGING - time.monotonic()))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        del self._attempts[task]
-        self.need()
+        # Why: here and not in the task, since one that is cancelled before its first step runs none of its code.
+        began = self._attempts.pop(task)
+        if not task.cancelled() and task.exception() is None:
+            if not self._refused:
+                self.need()
+            self._watch_hanging()
+            return
+        # Why: no task is begun from here on, since the loop may be ending and cancels all tasks.
+        if not self._closed and time.monotonic() - began >= HANGING:
+            self._failed(TimeoutError(f"no answer within {HANGING:g} s"))
+            return
+        self._ledger.open_failed(None)
+        if not self._closed and self._alarm.when is None and self._ledger.lacks():
+            self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        """Space out the attempts: full jitter up to the present back-off."""
+        self._not_before = self._clock.now() + random.uniform(0.0, self._backoff)  # noqa: S311 - jitter, no secret
+        self._alarm.set(self._not_before)
 
     def _attempt(self) -> None:
-        """Make the next attempt while the server is away."""
+        """Make the next attempt while the server is away, and find out that it is when attempts hang."""
         if self._closed or not self._ledger.lacks():
             return
-        if self._attempts and (len(self._attempts) >= AWAY_ATTEMPTS or self._ledger.is_full()):
+        now = time.monotonic()
+        if self.away_since is None:
+            if not self._attempts:
+                self.need()
+                return
+            if now - next(iter(self._attempts.values())) < HANGING:
+                self._watch_hanging()
+                return
+            # Why: what it was sent has vanished without a word. From here on there is one series of attempts.
+            self._left(now, f"no answer within {HANGING:g} s")
+            for hanging in list(self._attempts)[: max(0, len(self._attempts) - AWAY_ATTEMPTS + 1)]:
+                hanging.cancel()
+        elif self._attempts and (len(self._attempts) >= AWAY_ATTEMPTS or self._ledger.is_full()):
             oldest, began = next(iter(self._attempts.items()))
-            if time.monotonic() - began >= HANGING:
+            if now - began >= HANGING:
                 oldest.cancel()
         elif not self._ledger.is_full():
             self._start()
-        self._alarm.set(self._clock.now() + random.uniform(0.0, self._backoff))  # noqa: S311 - jitter, no secret
+        self._set_alarm()
         self._backoff = min(BACKOFF_MOST, self._backoff * 2)
 
     async def _open(self) -> None:
@@ -144,11 +187,14 @@ class Opening:
                 connection = self._pool.make()
                 # Why: `connect` would repeat by redis-py's own rule, past the guard; this is one attempt of it.
                 await connection.connect_check_health(check_health=True, retry_socket_connect=False)
-        except asyncio.CancelledError as error:
-            self._ledger.open_failed(error)
+        except asyncio.CancelledError:
             if connection is not None:
                 abort(connection)
-            raise
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Why: nobody cancelled this attempt; the user's login function cancelled something of its own.
+            self._failed(ConnectionError("the login was cancelled from inside"))
         # Why: a login function or a credential provider of the user may raise anything; it belongs to those who wait.
         except Exception as error:  # noqa: BLE001 - handed to every waiter
             if connection is not None:
@@ -160,6 +206,7 @@ class Opening:
     def _succeeded(self, connection: AbstractConnection) -> None:
         since, self.away_since = self.away_since, None
         self._backoff = BACKOFF_FIRST
+        self._refused = False
         self.last_error = None
         self._alarm.set(None)
         if since is not None:
@@ -172,22 +219,30 @@ class Opening:
         self.last_error = error
         now = time.monotonic()
         if self.away_since is None:
-            self.away_since = now
-            self._backoff = BACKOFF_FIRST
-            reason = str(error) or type(error).__name__
-            logger.warning("server cannot be reached", extra={"pool": self._pool.name, "reason": reason[:300]})
-        if is_final(error):
+            self._left(now, str(error) or type(error).__name__)
+        away = now - (self.away_since or now)
+        self._refused = is_final(error)
+        if self._refused:
             waited = 0.0
-        elif now - self.away_since < self._options.reconnect_patience:
+        elif away < self._options.reconnect_patience:
             waited = self._options.reconnect_patience
         else:
             # Why: it has been away for long, so whoever has waited for this attempt need not wait for the next.
             waited = min(self._options.reconnect_patience, HANGING / 10)
-        away = now - self.away_since
         self._pool.refuse(lambda: open_error(self._pool.name, error, away), waited=waited)
-        # Why: a login that was refused is tried again when somebody asks, or at the next upkeep, and not in a series.
-        if self._alarm.when is None and self._ledger.lacks() and not is_final(error):
-            self._alarm.set(self._clock.now() + random.uniform(0.0, self._backoff))  # noqa: S311 - jitter, no secret
+        if self._refused:
+            # Why: a login that was refused is tried again when somebody asks, or at the next upkeep, and not in a
+            # series, which may lock the user out.
+            self._alarm.set(None)
+        elif self._alarm.when is None and self._ledger.lacks():
+            self._set_alarm()
+
+    def _left(self, now: float, reason: str) -> None:
+        self.away_since = now
+        self._backoff = BACKOFF_FIRST
+        # The alarm for hanging attempts is of no use any more.
+        self._alarm.set(None)
+        logger.warning("server cannot be reached", extra={"pool": self._pool.name, "reason": reason[:300]})
 
 
 def is_final(error: Exception) -> bool:

@@ -5,14 +5,15 @@ The names with an underscore are redis-py 8's; pyproject.toml keeps it below 9, 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import os
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from redis.asyncio.connection import AbstractConnection
 
@@ -21,11 +22,74 @@ PUSH: Final = b">"
 _numbers = itertools.count()
 
 
+#: Set on a stream that has ended.
+ENDED: Final = "_headrace_ended"
+
+
+def watch_end(connection: AbstractConnection, tell: Callable[[AbstractConnection], None]) -> None:
+    """Have `tell` called with the connection when its stream ends, whoever ends it; nothing is kept alive by that.
+
+    Why: a stream of asyncio tells its end to whoever reads, and nobody reads an idle connection. The two methods that
+    its transport calls then are public, and are watched on this one stream.
+    """
+    reader: Any = getattr(connection, "_reader", None)
+    if not isinstance(reader, asyncio.StreamReader):
+        return
+    # Weak, since the stream itself will hold what is made here.
+    stream, whose = weakref.ref(reader), weakref.ref(connection)
+
+    def note() -> None:
+        ended = whose()
+        if ended is not None:
+            tell(ended)
+
+    def feed_eof() -> None:
+        ending = stream()
+        if ending is not None:
+            setattr(ending, ENDED, True)
+            asyncio.StreamReader.feed_eof(ending)
+        note()
+
+    def set_exception(exc: Exception) -> None:
+        ending = stream()
+        if ending is not None:
+            setattr(ending, ENDED, True)
+            asyncio.StreamReader.set_exception(ending, exc)
+        note()
+
+    reader.feed_eof = feed_eof  # type: ignore[method-assign]  # of this one stream
+    reader.set_exception = set_exception  # type: ignore[method-assign]  # of this one stream
+
+
+def has_ended(connection: AbstractConnection) -> bool:
+    """Tell whether the stream of a watched connection has ended, or there is none."""
+    reader = getattr(connection, "_reader", None)
+    return reader is None or getattr(reader, ENDED, False)
+
+
+def leave(connection: AbstractConnection) -> None:
+    """Let go of the socket of a connection whose event loop is closed; the server sees its end."""
+    blind(file_numbers([connection]))
+    forget_streams(connection)
+
+
 def abort(connection: AbstractConnection) -> None:
-    """Drop the socket of a connection at once, also when bytes are still to be written to a server that is gone."""
+    """Drop the socket of a connection, also when bytes are still to be written to a server that is gone.
+
+    The loop closes it in its next step, so before anything that is begun from now on.
+    """
     writer: asyncio.StreamWriter | None = getattr(connection, "_writer", None)
-    if writer is not None:
-        writer.transport.abort()
+    if writer is None:
+        return
+    connection._parser.on_disconnect()  # type: ignore[no-untyped-call]  # noqa: SLF001 - as redis-py's own does
+    writer.transport.abort()
+    forget_streams(connection)
+
+
+def forget_streams(connection: AbstractConnection) -> None:
+    """Take the streams from a connection, so that it is closed and says so."""
+    for name in ("_reader", "_writer"):
+        setattr(connection, name, None)
 
 
 def begins_with_push(connection: AbstractConnection) -> bool:

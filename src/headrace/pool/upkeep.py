@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+from headrace.pool.loops import weakly
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,10 +19,13 @@ if TYPE_CHECKING:
     from headrace.clock import Clock
     from headrace.pool.figures import PoolStats
     from headrace.pool.lanes import Lane
-    from headrace.pool.ledger import LaneBook, Ledger, Member
+    from headrace.pool.ledger import Ledger, Member
     from headrace.pool.options import PoolOptions
 
 logger = logging.getLogger(__name__)
+
+#: Least time between two looks for exhaustion while somebody waits, seconds.
+LOOK_AGAIN: Final = 0.05
 
 
 class Pool(Protocol):
@@ -59,8 +64,10 @@ class Upkeep:
         self._options = options
         self._clock = clock
         owner = f"pool {pool.name}"
-        self._duty = clock.every("look after connections", options.upkeep_interval, self.run, owner=owner)
-        self._alarm = clock.alarm("look for exhaustion", self._look_for_exhaustion, owner=owner)
+        self._duty = clock.every("look after connections", options.upkeep_interval, weakly(self.run), owner=owner)
+        self._alarm = clock.alarm("look for exhaustion", weakly(self._look_for_exhaustion), owner=owner)
+        #: What runs on the clock.
+        self.runners = (self._duty, self._alarm)
         # Bounded by the lanes: those that are exhausted, and since when.
         self.exhausted: dict[Lane, float] = {}
         self._logged = time.monotonic()
@@ -84,9 +91,9 @@ class Upkeep:
             self._logged = now
             logger.info("pool stats", extra=self._pool.stats().fields())
 
-    def lane_is_full(self, book: LaneBook[AbstractConnection], since: float) -> None:
-        """Note that a caller waits in a lane whose share is in use."""
-        if book.lane not in self.exhausted and self._alarm.when is None:
+    def somebody_waits(self, since: float) -> None:
+        """Note that a caller waits since a time; whether others make him wait is seen when he has waited for long."""
+        if self._alarm.when is None:
             self._alarm.set(self._clock.now() + max(0.0, since + self._options.exhausted_after - time.monotonic()))
 
     def look_for_recovery(self, now: float) -> None:
@@ -101,10 +108,13 @@ class Upkeep:
         now = time.monotonic()
         soonest: float | None = None
         for lane, book in self._ledger.lanes.items():
-            if not book.waiters or book.used < book.share or lane in self.exhausted:
+            if not book.waiters or lane in self.exhausted:
                 continue
             since = book.first().since
             due = since + self._options.exhausted_after
+            if book.used < book.share:
+                # He waits for an opening; whoever gets the connection may hold it for long.
+                due = now + max(LOOK_AGAIN, self._options.exhausted_after)
             if due > now:
                 soonest = due if soonest is None else min(soonest, due)
                 continue
@@ -123,8 +133,13 @@ class Upkeep:
             self._alarm.set(self._clock.now() + soonest - now)
 
     def _tell(self, event: str, facts: dict[str, object]) -> None:
-        if self._pool.on_event is not None:
+        if self._pool.on_event is None:
+            return
+        try:
             self._pool.on_event(event, facts)
+        # The edge of a subscriber: whoever releases a connection has no part in its faults.
+        except Exception:
+            logger.exception("subscriber of a pool failed", extra={"pool": self._pool.name, "event": event})
 
 
 def report_held(name: str, ledger: Ledger[AbstractConnection], limit: float, now: float) -> None:

@@ -25,6 +25,7 @@ class Member(Generic[C]):
         "expires",
         "idle_since",
         "lane",
+        "opened",
         "owner",
         "place",
         "purpose",
@@ -36,7 +37,7 @@ class Member(Generic[C]):
     def __init__(self, connection: C, *, now: float, expires: float) -> None:
         self.connection = connection
         self.expires = expires
-        self.idle_since = self.verified = self.since = now
+        self.opened = self.idle_since = self.verified = self.since = now
         self.lane: LaneBook[C] | None = None
         self.owner: object = None
         self.purpose = ""
