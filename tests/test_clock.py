@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import logging
 import math
 import time
@@ -15,7 +16,7 @@ import pytest
 
 from headrace.census import Census, Kind
 from headrace.clock import TIMER_MINIMUM, Alarm, Clock, Duty
-from headrace.duty import RESOLUTION
+from headrace.duty import BLOCKING, RESOLUTION
 from headrace.errors import OptionError, UsageError
 from tests.number_loop import NumberLoop, clock_timers, run
 
@@ -415,6 +416,84 @@ def test_on_a_real_loop_alarms_ring_on_time_without_spinning(kind: str, monkeypa
         asyncio.run(main())
     # A loop that rounds down looks once too early for an alarm, never over and over.
     assert 4 <= looks <= 12
+
+
+def test_an_urgent_duty_goes_before_all_others_and_has_begun_before_they_run() -> None:
+    async def main(loop: NumberLoop, clock: Clock, _: Census) -> None:
+        order: list[str] = []
+
+        def slow() -> None:
+            order.append("slow")
+            loop.block(0.5)
+
+        async def renew() -> None:
+            order.append("renew")
+
+        clock.every("slow", 1.0, slow, owner="test")
+        renewal = clock.every("renew", 1.0, renew, owner="test", urgent=True)
+
+        await asyncio.sleep(1.0 + EPSILON)
+        await asyncio.sleep(0.0)
+
+        assert order == ["renew", "slow"]
+        assert renewal.late_maximum < EPSILON
+        assert [stats.urgent for stats in clock.stats()] == [False, True]
+
+    run(main)
+
+
+def test_an_urgent_duty_that_comes_due_while_others_run_goes_before_the_rest() -> None:
+    async def main(loop: NumberLoop, clock: Clock, _: Census) -> None:
+        order: list[str] = []
+
+        def slow(name: str) -> None:
+            order.append(name)
+            loop.block(0.4)
+
+        for name in ("first", "second", "third"):
+            clock.every(name, 1.0, functools.partial(slow, name), owner="test")
+        clock.every("renew", 1.3, lambda: order.append("renew"), owner="test", urgent=True)
+
+        await asyncio.sleep(1.0 + EPSILON)
+        await asyncio.sleep(0.01)
+
+        assert order[:4] == ["renew", "first", "renew", "second"]
+
+    run(main)
+
+
+def test_a_duty_that_blocks_the_loop_is_named_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    async def main(_loop: NumberLoop, clock: Clock, _: Census) -> None:
+        clock.every("sum up", 1.0, lambda: time.sleep(BLOCKING), owner="figures")
+
+        await asyncio.sleep(3.5)
+
+    run(main)
+
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert (record.__dict__["duty"], record.__dict__["owner"]) == ("sum up", "figures")
+    assert record.__dict__["took_ms"] >= BLOCKING * 1_000
+
+
+def test_a_duty_that_never_ends_is_named_and_delays_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    async def main(_loop: NumberLoop, clock: Clock, _: Census) -> None:
+        stuck = clock.every("hang", 1.0, asyncio.Event().wait, owner="test")
+        other = clock.every("tick", 1.0, lambda: None, owner="test")
+
+        await asyncio.sleep(10.5)
+
+        assert (stuck.runs, stuck.skipped) == (1, 9)
+        assert other.runs == 10
+        assert other.late_maximum < EPSILON
+        stuck.close()
+        assert stuck.task is not None
+        stuck.task.cancel()
+
+    run(main)
+
+    (record,) = caplog.records
+    assert (record.levelno, record.__dict__["duty"]) == (logging.WARNING, "hang")
 
 
 def _count(counts: list[int], index: int) -> None:

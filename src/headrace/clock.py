@@ -40,6 +40,10 @@ class Clock:
     intervals wake the process together. A duty may also run up to 5 % of its interval early, at most 0.05 s, when the
     clock is awake anyway. Alarms never run more than a microsecond early.
 
+    An urgent duty, as the renewal of leases is, goes before all others: those that are due with it start one turn of
+    the loop later, when its coroutine has run up to its first wait. It goes first also when it is not due yet, and its
+    last run began half an interval ago. So whatever blocks the loop in a duty does so with an urgent one just done.
+
     Invariant: the loop holds at most one timer of this clock, and none when no duty and no alarm has a due time.
     """
 
@@ -65,7 +69,7 @@ class Clock:
         self._firing = False
         self._closed = False
 
-    def every(self, name: str, interval: float, callback: Callback, *, owner: str) -> Duty:
+    def every(self, name: str, interval: float, callback: Callback, *, owner: str, urgent: bool = False) -> Duty:
         """Run a callback once every interval.
 
         It is first due within one interval, and exactly one interval after `start` if it is added before. An async
@@ -77,13 +81,14 @@ class Clock:
             interval: Seconds from one due time to the next, 0.001 <= interval <= 31536000.
             callback: A function or coroutine function without arguments.
             owner: The part that it belongs to.
+            urgent: Go before all other duties and alarms, sometimes more often than once an interval.
 
         Raises:
             OptionError: An argument is malformed or outside its bounds.
             UsageError: The clock is closed.
         """
         self._check_open(name)
-        duty = Duty(self, name, owner, interval, callback)
+        duty = Duty(self, name, owner, interval, callback, urgent=urgent)
         self._runners[duty] = None
         if self._loop is not None:
             duty.place(self.origin, self._loop.time())
@@ -236,8 +241,11 @@ class Clock:
         self._firing = True
         try:
             for runner in self._plan(now):
+                if not runner.urgent and self._first(self._loop.time()):
+                    # Why: what the callbacks before this one took has made it due; the others come right after it.
+                    break
                 # A callback before this one may have moved or closed it.
-                if runner.is_due(now + RESOLUTION + runner.slack):
+                if runner.is_due(now + RESOLUTION + runner.slack) or runner.urgent:
                     runner.fire(now)
         finally:
             self._firing = False
@@ -248,4 +256,9 @@ class Clock:
         # Why: a duty runs early only along with another that is due; a timer that fired early by rounding runs none.
         if not any(runner.is_due(now + RESOLUTION) for runner in self._runners):
             return []
+        if first := self._first(now):
+            return first
         return [runner for runner in self._runners if runner.is_due(now + RESOLUTION + runner.slack)]
+
+    def _first(self, now: float) -> list[Runner]:
+        return [runner for runner in self._runners if runner.goes_first(now + RESOLUTION)]

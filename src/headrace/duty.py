@@ -29,6 +29,8 @@ INTERVAL_MAXIMUM: Final = 31_536_000.0
 SLACK_SHARE: Final = 0.05
 SLACK_MAXIMUM: Final = 0.05
 REPORT_INTERVAL: Final = 60.0
+BLOCKING: Final = 0.1
+"""A callback that keeps the loop from everything else for so long is named in the log, in seconds."""
 RESOLUTION: Final = 0.000_001
 """Times that differ by less are the same, in seconds: products of an interval and clocks carry rounding errors."""
 
@@ -71,6 +73,7 @@ class DutyStats:
         cost_maximum: The largest of these.
         cost_total: Their sum.
         due_in: Seconds until the next due time, negative when overdue, None when there is none.
+        urgent: Whether it goes before all others that are due.
     """
 
     name: str
@@ -86,6 +89,7 @@ class DutyStats:
     cost_maximum: float
     cost_total: float
     due_in: float | None
+    urgent: bool = False
 
 
 class Runner:
@@ -95,6 +99,7 @@ class Runner:
         "_callback",
         "_clock",
         "_reported",
+        "_slow_reported",
         "closed",
         "cost_last",
         "cost_maximum",
@@ -112,6 +117,7 @@ class Runner:
 
     interval: float = 0.0
     slack: float = 0.0
+    urgent: bool = False
 
     def __init__(self, clock: Timekeeper, name: str, owner: str, callback: Callback) -> None:
         if not name or not owner or not callable(callback):
@@ -121,7 +127,7 @@ class Runner:
             )
         self._clock = clock
         self._callback = callback
-        self._reported = -math.inf
+        self._reported = self._slow_reported = -math.inf
         self.name = name
         self.owner = owner
         self.due: float | None = None
@@ -145,6 +151,10 @@ class Runner:
         """Tell whether a due time has come."""
         return self.due is not None and self.due <= now
 
+    def goes_first(self, now: float) -> bool:  # noqa: ARG002 - an urgent duty looks at it
+        """Tell whether it is to be run before others are."""
+        return False
+
     def stats(self) -> DutyStats:
         """Give the figures of this duty or alarm."""
         return DutyStats(
@@ -161,6 +171,7 @@ class Runner:
             cost_maximum=self.cost_maximum,
             cost_total=self.cost_total,
             due_in=None if self.due is None else self.due - self._clock.now(),
+            urgent=self.urgent,
         )
 
     def fire(self, now: float) -> None:
@@ -187,6 +198,8 @@ class Runner:
                 self.task = None if task.done() else task
                 return
         self._spent(began)
+        if self.cost_last >= BLOCKING:
+            self._slow("clock duty blocked the event loop; it must wait in a coroutine, or work in a thread")
 
     async def _follow(self, coro: Coroutine[object, object, object], began: float) -> None:
         try:
@@ -204,6 +217,14 @@ class Runner:
         self.cost_maximum = max(self.cost_maximum, self.cost_last)
         self.cost_total += self.cost_last
 
+    def _slow(self, what: str, **facts: object) -> None:
+        """Name a duty that takes too long, at most once a minute."""
+        now = time.monotonic()
+        if now - self._slow_reported >= REPORT_INTERVAL:
+            self._slow_reported = now
+            took_ms = round(self.cost_last * 1000)
+            logger.warning(what, extra={"duty": self.name, "owner": self.owner, "took_ms": took_ms, **facts})
+
     def _failed(self, error: Exception) -> None:
         self.failures += 1
         now = time.monotonic()
@@ -219,9 +240,11 @@ class Runner:
 class Duty(Runner):
     """Something that runs once every interval; made by `Clock.every`, ended by `close`."""
 
-    __slots__ = ("_step", "interval", "slack")
+    __slots__ = ("_again", "_began", "_overruns", "_step", "interval", "slack", "urgent")
 
-    def __init__(self, clock: Timekeeper, name: str, owner: str, interval: float, callback: Callback) -> None:
+    def __init__(
+        self, clock: Timekeeper, name: str, owner: str, interval: float, callback: Callback, *, urgent: bool = False
+    ) -> None:
         super().__init__(clock, name, owner, callback)
         if not _within(interval):
             raise OptionError(
@@ -229,9 +252,22 @@ class Duty(Runner):
                 f"{INTERVAL_MINIMUM} to {INTERVAL_MAXIMUM:.0f}. Pass such a number."
             )
         self.interval = float(interval)
+        self.urgent = urgent
         self.slack = min(interval * SLACK_SHARE, SLACK_MAXIMUM)
         # Due times are origin + step * interval: a product, so that no error adds up.
         self._step = 0
+        self._began = -math.inf
+        self._overruns = 0
+        self._again = False
+
+    def goes_first(self, now: float) -> bool:
+        """Tell whether an urgent duty is to be run before others are, for they may take long.
+
+        It is when it is due, and also when its last run began half an interval ago: that run is an additional one.
+        """
+        if not self.urgent or self.due is None or self.task is not None:
+            return False
+        return self.due <= now or now - self._began >= self.interval / 2
 
     def place(self, origin: float, now: float) -> None:
         """Set the next due time to the first multiple of the interval after `now`, counted from `origin`."""
@@ -243,14 +279,33 @@ class Duty(Runner):
         due, step = self.due, self._step
         if due is None:
             return
+        if self.urgent and due > now + self.slack + RESOLUTION:
+            self._begin(now, 0.0)
+            return
         # Why: a run within the slack before a due time stands for that time, also one that is late for the time before.
         self.place(self._clock.origin, now + self.slack + RESOLUTION)
         passed = self._step - step
         if self.task is not None:
             self.skipped += passed
+            self._again = self.urgent
+            self._overruns += 1
+            # Why not the first time: the loop may have been blocked, so that the run could not end.
+            if self._overruns > 1:
+                self._slow("clock duty still runs at its next due times, which are skipped", skipped=self.skipped)
             return
         self.skipped += passed - 1
-        self.run(max(0.0, now - due))
+        self._begin(now, max(0.0, now - due))
+
+    def ended(self) -> None:
+        """Make up for a due time of an urgent duty that came during the run."""
+        if self._again:
+            self._begin(self._clock.now(), 0.0)
+
+    def _begin(self, now: float, late: float) -> None:
+        self._again = False
+        self._overruns = 0
+        self._began = now
+        self.run(late)
 
 
 class Alarm(Runner):

@@ -58,7 +58,7 @@ class Leases:
     def start(self) -> None:
         """Begin; two duties and one alarm of the clock."""
         clock = self._host.clock
-        self._renewal = clock.every("renew leases", self._lease / 3, self.renew, owner="worker")
+        self._renewal = clock.every("renew leases", self._lease / 3, self.renew, owner="worker", urgent=True)
         self._survey = clock.every("survey queues", self._lease * SURVEY_SHARE, self.survey, owner="worker")
         self._alarm = clock.alarm("due jobs and lost leases", self._due, owner="worker")
 
@@ -70,7 +70,7 @@ class Leases:
         clock = self._host.clock
         self._renewal.close()
         self._survey.close()
-        self._renewal = clock.every("renew leases", lease / 3, self.renew, owner="worker")
+        self._renewal = clock.every("renew leases", lease / 3, self.renew, owner="worker", urgent=True)
         self._survey = clock.every("survey queues", lease * SURVEY_SHARE, self.survey, owner="worker")
         for served in self._queues.values():
             served.lease_at = 0.0

@@ -1,0 +1,93 @@
+"""A duty of the clock that is slow, or hangs, cannot delay the renewal of leases; one that blocks too long is named."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.live import DEADLINE, fresh_app, opened, working
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from headrace import Headrace
+    from headrace.server import PrivateServer
+
+#: The shortest lease there is, seconds; it is renewed each third.
+LEASE = 1.0
+
+
+@pytest.fixture
+async def app(server: PrivateServer) -> AsyncIterator[Headrace]:
+    async with opened(fresh_app(server.url, lease=LEASE, keep_result=60)) as app:
+        yield app
+
+
+@pytest.mark.parametrize("kind", ["blocks under the lease", "never ends"])
+async def test_a_slow_duty_costs_no_lease(app: Headrace, caplog: pytest.LogCaptureFixture, kind: str) -> None:
+    runs: list[int] = []
+    block = 0.6 * LEASE
+
+    @app.task(name="long")
+    async def long() -> str:
+        runs.append(1)
+        await asyncio.sleep(2.5 * LEASE)
+        return "done"
+
+    def slow() -> object:
+        if kind == "never ends":
+            return asyncio.Event().wait()
+        time.sleep(block)
+        return None
+
+    async with working(app) as worker:
+        duty = app.clock.every("slow", LEASE * 2 / 3, slow, owner="test")
+        job = await long.enqueue()
+        assert await job.result(timeout=DEADLINE) == "done"
+        renewal = next(stats for stats in app.clock.stats() if stats.name == "renew leases")
+        duty.close()
+        if duty.task is not None:
+            duty.task.cancel()
+
+    assert duty.runs >= (1 if kind == "never ends" else 2)
+    assert len(runs) == 1
+    assert not worker.signals.lease_lost.is_set()
+    assert renewal.urgent
+    assert renewal.runs >= 2
+    assert renewal.late_maximum < block + 0.2
+    warned = {vars(record)["duty"] for record in caplog.records if record.getMessage().startswith("clock duty")}
+    assert warned == {"slow"}
+
+
+async def test_a_duty_that_blocks_beyond_the_lease_is_named_and_its_jobs_run_again(
+    app: Headrace, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs: list[asyncio.Event] = []
+    entered = asyncio.Event()
+
+    @app.task(name="long")
+    async def long() -> str:
+        runs.append(asyncio.Event())
+        entered.set()
+        if len(runs) == 1:
+            # It holds on until its lease is lost.
+            await runs[0].wait()
+        return "done"
+
+    async with working(app) as worker:
+        job = await long.enqueue()
+        await asyncio.wait_for(entered.wait(), DEADLINE)
+        blocking = app.clock.alarm("count the stars", lambda: time.sleep(1.5 * LEASE), owner="test")
+        blocking.set(app.clock.now())
+        assert await job.result(timeout=DEADLINE) == "done"
+
+    assert blocking.runs == 1
+    assert worker.signals.lease_lost.is_set()
+    assert len(runs) == 2
+    named = [vars(record) for record in caplog.records if record.getMessage().startswith("clock duty blocked")]
+    assert [(record["duty"], record["owner"]) for record in named] == [("count the stars", "test")]
+    assert named[0]["took_ms"] >= 1_500 * LEASE
+    assert "lease lost" in [record.getMessage() for record in caplog.records]
