@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace.clock import Clock
-from headrace.errors import ConnectionLost, OptionError, SettingError
+from headrace.errors import CommandRefused, ConnectionLost, OptionError, SettingError
 from headrace.record import encode_value
 from headrace.resp import pack_command
 from headrace.settings_fleet import encode_version
@@ -17,10 +17,11 @@ from headrace.store.versions import Versions
 from tests.live import DEADLINE, opened, sibling, until, working
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from headrace import Headrace, Job
     from headrace.events import Event
+    from headrace.server import PrivateServer
     from headrace.settings import Settings
     from tests.support.proxy import FaultProxy
     from tests.support.raw import Raw
@@ -371,3 +372,34 @@ async def test_a_change_while_a_worker_starts_is_not_missed(make_app: Callable[.
         await asyncio.wait_for(running, DEADLINE)
 
     assert found == (7, 7)
+
+
+async def test_an_app_whose_user_may_use_no_channels_works_without_hearing_of_changes(
+    make_app: Callable[..., Headrace], server: PrivateServer, raw: Raw, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw("ACL", "SETUSER", "narrow", "on", ">pw", "~*", "+@all", "resetchannels")
+    app, other = make_app(server.url.replace("unix://", "unix://narrow:pw@")), make_app()
+
+    @app.task(name="mail")
+    async def mail() -> None: ...
+
+    try:
+        async with opened(other):
+            await store(other, QUEUE_CONCURRENCY="7")
+        async with opened(app):
+            found = (app.settings.queue_concurrency, app.taken.version)
+            await mail.enqueue()
+            await app.queue("default").clear("waiting")
+            calls: list[Awaitable[Any]] = [app.control.roundtrip(pack_command("ECHO", n), 1) for n in range(40)]
+            # In the middle, so that replies to others come right before and behind its own.
+            calls.insert(20, app.listen(["elsewhere"], lambda *_: None))
+            answers = await asyncio.gather(*calls, return_exceptions=True)
+            error = answers.pop(20)
+    finally:
+        raw("ACL", "DELUSER", "narrow")
+
+    assert found == (7, 1)
+    assert "changes of the fleet's settings are not heard" in caplog.text
+    assert isinstance(error, CommandRefused)
+    assert "the channels below the prefix" in str(error)
+    assert answers == [[str(number).encode()] for number in range(40)]

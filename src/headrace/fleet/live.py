@@ -102,7 +102,12 @@ class LiveSettings:
             ConnectionLost: The server could not be reached.
         """
         self._log_reports.start()
-        await self._host.listen((self._versions.channel,), self._told)
+        try:
+            await self._host.listen((self._versions.channel,), self._told)
+        except CommandRefused as error:
+            # Why: an app that only enqueues works without channels, as it did before there were settings of a fleet.
+            self._host.unlisten(self._told)
+            logger.warning("changes of the fleet's settings are not heard", extra={"reason": str(error)[:REASON_LIMIT]})
         try:
             version = await self._versions.read(self._host.control)
         except (CommandRefused, SettingError) as error:

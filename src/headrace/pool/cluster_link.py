@@ -12,7 +12,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from headrace.errors import ConnectionLost, HeadraceError, PoolClosed
+from headrace.errors import CommandRefused, ConnectionLost, HeadraceError, PoolClosed
 from headrace.pool.backoff import Backoff
 from headrace.pool.lanes import Lane
 from headrace.pool.slots import FREE_HOPS, OPEN_WAIT, PATIENCE, PING, Batch, split_commands
@@ -142,9 +142,11 @@ class ClusterLink:
 
         Raises:
             ConnectionLost: No node took the subscription in time.
+            CommandRefused: This user may not listen to one of them.
         """
         deadline = time.monotonic() + timeout
-        self._channels.update(channels)
+        names = list(channels)
+        self._channels.update(names)
         while True:
             slots, home = self._cluster.slots, self._choose_home()
             left = max(0.001, deadline - time.monotonic())
@@ -153,6 +155,9 @@ class ClusterLink:
             except (ConnectionLost, PoolClosed):
                 if self._closed or time.monotonic() >= deadline:
                     raise
+            except CommandRefused:
+                self._channels.difference_update(names)
+                raise
             else:
                 break
             self._leave_home(home)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Upper bound of replies that may be outstanding on one connection; more is a fault of the caller, not a load.
 MAX_OUTSTANDING: Final = 100_000
+#: States in which a server refuses PING, and takes SUBSCRIBE.
+SUBSCRIBES: Final = frozenset({"LOADING", "MASTERDOWN"})
 #: Error codes of a server that will be ready later.
 NOT_READY: Final = frozenset({"LOADING", "MASTERDOWN", "BUSY", "CLUSTERDOWN", "TRYAGAIN", "MISCONF"})
 #: Error codes of a server that takes no writes, or none any more: it is a replica, or a primary that lost its replicas
@@ -67,6 +69,20 @@ class ReplyErrors:
 def new_reader(errors: Callable[[str], Exception] = ServerReplyError) -> hiredis.Reader:
     """Return a parser of replies that makes errors of error replies, and raises ConnectionLost at what is no reply."""
     return hiredis.Reader(protocolError=ConnectionLost, replyError=errors)
+
+
+def is_refused_subscribe(reply: Any) -> bool:
+    """Tell whether the first reply behind a SUBSCRIBE is its own error, and not one of the PING behind it."""
+    return isinstance(reply, ServerReplyError) and reply.code not in SUBSCRIBES
+
+
+def _settle(future: asyncio.Future[list[Any]], replies: list[Any] | Exception) -> None:
+    if future.done():
+        return
+    if isinstance(replies, Exception):
+        future.set_exception(replies)
+    else:
+        future.set_result(replies)
 
 
 def login_error(address: Address, replies: Sequence[Any]) -> HeadraceError | None:
@@ -212,13 +228,22 @@ class Connection(asyncio.Protocol):
         """
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
 
+        self.send(payload, count, lambda replies: _settle(future, replies))
+        return future
+
+    def submit_subscribe(self, payload: bytes, count: int) -> asyncio.Future[list[Any]]:
+        """Send a packed SUBSCRIBE and `count` commands behind it; do what `submit` does with their replies.
+
+        A SUBSCRIBE that is accepted has no reply; the error of one that is refused is the first in the list.
+        """
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+
         def settle(replies: list[Any] | Exception) -> None:
-            if future.done():
-                return
-            if isinstance(replies, Exception):
-                future.set_exception(replies)
-            else:
-                future.set_result(replies)
+            if isinstance(replies, list) and is_refused_subscribe(replies[0]):
+                # Why: its error took the place of a reply that is still to come; nobody else may get that one.
+                self._outstanding += 1
+                self._flights.appendleft(_Flight(1, lambda _: None))
+            _settle(future, replies)
 
         self.send(payload, count, settle)
         return future

@@ -12,9 +12,9 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from headrace.census import Kind
-from headrace.errors import ConnectionLost, HeadraceError, PoolClosed
+from headrace.errors import CommandRefused, ConnectionLost, HeadraceError, PoolClosed
 from headrace.pool.backoff import Backoff
-from headrace.pool.connection import Connection
+from headrace.pool.connection import Connection, is_refused_subscribe
 from headrace.pool.lanes import Lane
 from headrace.pool.sentinel import locate
 from headrace.resp import pack_command
@@ -109,13 +109,16 @@ class Link:
         """Replies that are still to come."""
         return 0 if self._connection is None else self._connection.outstanding
 
-    async def roundtrip(self, payload: bytes, count: int, *, timeout: float = 30.0) -> list[Any]:
+    async def roundtrip(
+        self, payload: bytes, count: int, *, timeout: float = 30.0, subscribes: bool = False
+    ) -> list[Any]:
         """Send packed commands and return their replies; error replies stand in the list.
 
         Args:
             payload: Packed commands.
             count: How many they are.
             timeout: Longest wait in seconds for an open connection and all replies, 0 < timeout <= 3600.
+            subscribes: A SUBSCRIBE, which is not counted, stands in front of them; see `Connection.submit_subscribe`.
 
         Raises:
             ConnectionLost: The connection could not be opened or broke, or the replies did not come in time; a
@@ -130,7 +133,8 @@ class Link:
                 connection = self._connection
                 if connection is None or not connection.is_open:
                     connection = await self._open()
-                replies = await connection.submit(payload, count)
+                submit = connection.submit_subscribe if subscribes else connection.submit
+                replies = await submit(payload, count)
         except TimeoutError as error:
             text = f"{self.address} did not answer on '{self.name}' (lane {self.lane}) within {timeout:g} s"
             if self._connection is not None and self._connection.outstanding:
@@ -151,6 +155,7 @@ class Link:
 
         Raises:
             ConnectionLost: The connection could not be opened or broke.
+            CommandRefused: This user may not listen to one of them; then none of them is subscribed.
         """
         names = list(channels)
         self._channels.update(names)
@@ -158,7 +163,12 @@ class Link:
         fresh = [channel for channel in names if channel not in self._confirmed]
         if fresh:
             # Why: the answers to SUBSCRIBE come as push messages; the reply to a PING behind it tells that it is done.
-            await self.roundtrip(pack_command("SUBSCRIBE", *fresh) + pack_command("PING"), 1, timeout=timeout)
+            call = pack_command("SUBSCRIBE", *fresh) + pack_command("PING")
+            try:
+                self._check_subscribed(await self.roundtrip(call, 1, timeout=timeout, subscribes=True))
+            except CommandRefused:
+                self._channels.difference_update(fresh)
+                raise
             self._confirmed.update(fresh)
 
     def follow(self, host: str, port: int) -> None:
@@ -234,7 +244,7 @@ class Link:
             wanted = sorted(self._channels)
             if wanted:
                 subscribe = pack_command("SUBSCRIBE", *wanted) + pack_command("PING")
-                await asyncio.wait_for(connection.submit(subscribe, 1), OPEN_TIMEOUT)
+                self._check_subscribed(await asyncio.wait_for(connection.submit_subscribe(subscribe, 1), OPEN_TIMEOUT))
         except BaseException:
             connection.abort()
             raise
@@ -244,6 +254,11 @@ class Link:
             connection.abort()
             raise ConnectionLost(f"{place} was replaced while '{self.name}' was being opened. It is tried again.")
         return connection, wanted
+
+    def _check_subscribed(self, replies: list[Any]) -> None:
+        if is_refused_subscribe(replies[0]):
+            text = f"{self.address} refused SUBSCRIBE on '{self.name}': {str(replies[0]).rstrip('.')}. Give this user "
+            raise CommandRefused(text + "the channels below the prefix, as with ACL SETUSER app '&headrace:*'.")
 
     def _pushed(self, message: list[Any]) -> None:
         if self._on_push is not None and message[0] == b"message":

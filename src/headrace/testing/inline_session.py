@@ -187,7 +187,9 @@ class _NoLink(Link):
     def __init__(self, app: Headrace) -> None:
         super().__init__(parse_address(NOWHERE), Lane.USER, name=NOWHERE, census=app.census_book, owner="testing")
 
-    async def roundtrip(self, payload: bytes, count: int, *, timeout: float = 30.0) -> list[Any]:
+    async def roundtrip(
+        self, payload: bytes, count: int, *, timeout: float = 30.0, subscribes: bool = False
+    ) -> list[Any]:
         """Refuse: there is nothing to ask."""
         raise _no_server()
 
