@@ -12,7 +12,7 @@ from headrace.events import EventBus
 from headrace.fleet.desk import Fleet
 from headrace.fleet.live import LiveSettings, Taken
 from headrace.ids import random_name
-from headrace.memory.governor import governor
+from headrace.memory.process import governor
 from headrace.middleware import Hooks
 from headrace.options import Priority, TaskOptions, default_name
 from headrace.queue import Queue

@@ -13,7 +13,7 @@ from headrace.clock import Clock
 from headrace.errors import HeadraceError, UsageError
 from headrace.inbox import Inbox
 from headrace.keys import inbox_channel
-from headrace.memory.governor import governor
+from headrace.memory.process import governor
 from headrace.pool.address import parse_address
 from headrace.pool.cluster import CHECK_INTERVAL, Cluster
 from headrace.pool.confirm import confirm_by

@@ -13,8 +13,9 @@ from headrace.census import Census
 from headrace.clock import Clock
 from headrace.errors import OptionError, UsageError
 from headrace.events import EventBus
-from headrace.memory.governor import Governor, governor
+from headrace.memory.governor import Governor
 from headrace.memory.limits import MIB, Limit
+from headrace.memory.process import governor
 from headrace.memory.reading import Reader, Reading
 from headrace.memory.steps import PAUSE
 from headrace.settings import Settings

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace.errors import JobFailed
-from headrace.memory.governor import governor
 from headrace.memory.limits import MIB
+from headrace.memory.process import governor
 from tests.worker import process_tasks
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from headrace.cli.listen import listening
 from headrace.errors import HeadraceError, UsageError
 from headrace.health.answers import Report, answer_one, report_worker
 from headrace.logs import setup_logs
-from headrace.memory.governor import governor
 from headrace.memory.limits import MIB
+from headrace.memory.process import governor
 from headrace.settings import load_settings
 from headrace.worker.report import (
     ASK_HEALTH,

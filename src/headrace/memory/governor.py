@@ -9,7 +9,6 @@ server.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -336,17 +335,3 @@ class Governor:
 
 def _show(cache: Cache) -> Buffer:
     return Buffer(cache.name, cache.size_bytes(), cache.limit_bytes, cache.can_release)
-
-
-# Why a list: what a child process that was forked finds here belongs to its parent, and is forgotten there.
-_governors: list[Governor] = []
-
-
-def governor() -> Governor:
-    """Return the governor of this process, which is made on first use."""
-    if not _governors:
-        _governors.append(Governor())
-    return _governors[0]
-
-
-os.register_at_fork(after_in_child=_governors.clear)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from headrace.memory.governor import governor
+from headrace.memory.process import governor
 from headrace.worker.footprint import Footprints
 
 if TYPE_CHECKING:
