@@ -193,9 +193,13 @@ def test_without_a_server_the_settings_here_are_shown_and_none_is_started(
     monkeypatch.delenv("HEADRACE_DATA_DIR", raising=False)
 
     here = look(None, local=False)
+    (tmp_path / ".headrace").mkdir()
+    stopped = look(None, local=False)
+    (tmp_path / ".headrace").rmdir()
     away = look("unix:///nonexistent/server.sock", local=False)
 
     assert (here.version.number, here.trouble, list(tmp_path.iterdir())) == (0, "", [])
+    assert "No server runs here" in stopped.trouble
     assert "The settings of the fleet were not read" in away.trouble
     assert len(away.rows) == len(SETTINGS)
 

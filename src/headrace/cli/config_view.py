@@ -60,7 +60,11 @@ def look(url: str | None, *, local: bool) -> View:
     """
     own = load_settings({"redis_url": url})
     if local or not _may_answer(own):
-        return View(describe(own))
+        # Why: whoever has stored settings in this folder would take the list below for all there is.
+        left_out = not local and own.data_dir.is_dir()
+        return View(
+            describe(own), trouble="No server runs here; the fleet's settings are left out." if left_out else ""
+        )
     from headrace.cli.connect import with_app
 
     async def read(app: Headrace) -> tuple[Version, dict[str, list[str]]]:
