@@ -120,6 +120,10 @@ class Pool(ConnectionPool):
         """
         if self._closed:
             raise PoolClosed(f"The pool of '{self._client_name}' is closed. Open the app again.")
+        unused = self._core.ledger.yield_place(lane)
+        if unused is not None:
+            # The socket is closed before the link, which opens in a task of its own, makes another.
+            self._core.retire([unused], drop=True)
         if not self._core.ledger.reserve(lane):
             raise self._no_place(lane)
         name = f"{self._client_name}:{lane}:{purpose}".replace(" ", "-")
