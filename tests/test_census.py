@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace import census as module
-from headrace.census import Census, Entry, Kind
+from headrace.census import Census, Entry, Kind, all_censuses, report
 from headrace.errors import OptionError, UsageError
 
 if TYPE_CHECKING:
@@ -199,6 +199,99 @@ def test_threads_may_add_and_close_while_others_list() -> None:
         thread.join(timeout=10)
 
     assert census.is_empty()
+
+
+def test_an_entry_tells_where_it_was_made() -> None:
+    census = Census()
+
+    census.add(Kind.FILE, "journal", owner="server")
+
+    (row,) = census.entries()
+    assert row.place.startswith("tests/test_census.py:")
+    assert report([row]) == f"file 'journal' of server, made at {row.place} 0.0 s ago"
+
+
+async def test_a_task_tells_where_it_was_made() -> None:
+    census = Census()
+
+    task = census.create_task(_give(1), name="give", owner="test")
+
+    assert census.entries()[0].place.startswith("tests/test_census.py:")
+    assert await task == 1
+
+
+def test_a_report_of_many_is_bounded() -> None:
+    census = Census()
+    for number in range(1_000):
+        census.add(Kind.FILE, f"file {number}", owner="test")
+
+    text = report(census.entries())
+
+    assert text.endswith("; and 980 more")
+    assert len(text) < 2_000
+
+
+async def test_a_call_in_a_thread_leaves_neither_thread_nor_entry() -> None:
+    census = Census()
+    number: contextvars.ContextVar[int] = contextvars.ContextVar("number", default=0)
+    number.set(7)
+    seen: list[object] = []
+
+    def work(added: int) -> int:
+        seen.append((threading.current_thread().name, census.counts(), census.entries()[0].place[:21]))
+        return number.get() + added
+
+    assert await census.in_thread(work, 1, name="add up", owner="test") == 8
+
+    assert seen == [("add up", {Kind.THREAD: 1}, "tests/test_census.py:")]
+    assert "add up" not in {thread.name for thread in threading.enumerate()}
+    assert census.is_empty()
+
+
+async def test_what_a_call_in_a_thread_raises_reaches_who_waits() -> None:
+    census = Census()
+
+    def fail() -> None:
+        raise ValueError("broken pump")
+
+    with pytest.raises(ValueError, match="broken pump"):
+        await census.in_thread(fail, name="pump", owner="test")
+
+    assert "pump" not in {thread.name for thread in threading.enumerate()}
+    assert census.is_empty()
+
+
+async def test_a_call_in_a_thread_that_was_given_up_is_listed_until_it_ends() -> None:
+    census = Census()
+    end, ended = threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def work() -> None:
+        end.wait(timeout=10)
+        loop.call_soon_threadsafe(ended.set)
+
+    waiting = asyncio.create_task(census.in_thread(work, name="wait", owner="test"))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait({waiting}, timeout=5)
+
+    assert waiting.cancelled()
+    (row,) = census.entries()
+    assert (row.kind, row.name) == (Kind.THREAD, "wait")
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "wait"]
+    end.set()
+    await asyncio.wait_for(ended.wait(), timeout=5)
+    thread.join(timeout=5)
+    assert census.is_empty()
+
+
+def test_every_census_that_somebody_holds_is_known() -> None:
+    census = Census()
+
+    assert census in all_censuses()
+    del census
+    gc.collect()
+    assert all(census.is_empty() or census.entries() for census in all_censuses())
 
 
 async def _give(number: int) -> int:

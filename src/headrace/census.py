@@ -8,21 +8,28 @@ keeps the book: it closes nothing, runs nothing by itself, and has no periodic w
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
+import sys
+import threading
 import time
+import weakref
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from headrace.errors import OptionError, UsageError
 
 if TYPE_CHECKING:
-    import contextvars
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
+    from types import FrameType
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+#: Most entries that a report names one by one.
+NAMED: Final = 20
 
 
 class Kind(StrEnum):
@@ -46,12 +53,18 @@ class CensusRow:
         name: What it does, unique enough to be found in the code.
         owner: The part that made it and has to end it.
         age: Seconds since it was entered.
+        place: Where in the code it was entered: `worker/running.py:114`.
     """
 
     kind: Kind
     name: str
     owner: str
     age: float
+    place: str = ""
+
+    def __str__(self) -> str:
+        """Say it in a few words."""
+        return f"{self.kind} '{self.name}' of {self.owner}, made at {self.place} {self.age:.1f} s ago"
 
 
 class Entry:
@@ -64,11 +77,15 @@ class Entry:
         resource: The thing itself, kept alive by its entry, or None.
     """
 
-    __slots__ = ("_census", "_opened", "kind", "name", "owner", "resource")
+    __slots__ = ("_census", "_file", "_line", "_opened", "kind", "name", "owner", "resource")
 
-    def __init__(self, census: Census, kind: Kind, name: str, owner: str, resource: object | None) -> None:
+    def __init__(
+        self, census: Census, kind: Kind, name: str, owner: str, resource: object | None, maker: FrameType
+    ) -> None:
         self._census = census
         self._opened = time.monotonic()
+        # Why not the frame: it would keep alive whatever its function had at hand.
+        self._file, self._line = maker.f_code.co_filename, maker.f_lineno
         self.kind = kind
         self.name = name
         self.owner = owner
@@ -84,7 +101,9 @@ class Entry:
 
     def row(self) -> CensusRow:
         """Give the entry as people see it."""
-        return CensusRow(self.kind, self.name, self.owner, time.monotonic() - self._opened)
+        # The part below the package is enough to find it: site-packages may be deep.
+        place = "/".join(self._file.replace("\\", "/").split("/")[-2:])
+        return CensusRow(self.kind, self.name, self.owner, time.monotonic() - self._opened, f"{place}:{self._line}")
 
 
 class Census:
@@ -105,6 +124,7 @@ class Census:
     def __init__(self) -> None:
         # Bounded by what is alive: each entry leaves with the thing it stands for.
         self._entries: dict[Entry, None] = {}
+        _censuses.add(self)
 
     def add(self, kind: Kind, name: str, owner: str, resource: object | None = None) -> Entry:
         """Enter a live thing.
@@ -121,12 +141,15 @@ class Census:
         Raises:
             OptionError: `kind` is no `Kind`, or `name` or `owner` is empty.
         """
+        return self._enter(kind, name, owner, resource, sys._getframe(1))  # noqa: SLF001 - `inspect.stack` costs much more
+
+    def _enter(self, kind: Kind, name: str, owner: str, resource: object | None, maker: FrameType) -> Entry:
         if not name or not owner or not isinstance(kind, Kind):
             raise OptionError(
                 f"Census.add(kind={kind!r:.40}, name={name!r:.80}, owner={owner!r:.80}): expected a Kind and two "
                 "texts that are not empty. Say what is entered and which part will end it."
             )
-        entry = Entry(self, kind, name, owner, resource)
+        entry = Entry(self, kind, name, owner, resource, maker)
         self._entries[entry] = None
         return entry
 
@@ -160,7 +183,7 @@ class Census:
         """
         try:
             loop = asyncio.get_running_loop()
-            entry = self.add(Kind.TASK, name, owner)
+            entry = self._enter(Kind.TASK, name, owner, None, sys._getframe(1))  # noqa: SLF001 - as in `add`
         except RuntimeError as error:
             coro.close()
             raise UsageError(
@@ -184,6 +207,39 @@ class Census:
         task.add_done_callback(leave)
         return task
 
+    async def in_thread(self, function: Callable[..., T], *arguments: object, name: str, owner: str) -> T:
+        """Call a function that blocks in a thread of its own, which ends with the call, and return its result.
+
+        Unlike `asyncio.to_thread`, which leaves the thread to the loop, nothing is left when it returns.
+
+        Args:
+            function: What to call.
+            *arguments: What to call it with.
+            name: What the call does; also the name of the thread.
+            owner: The part that waits for it.
+
+        Raises:
+            Exception: Whatever the function raises.
+
+        Cancelling gives up the wait; the call goes on, and is in the census until its end.
+        """
+        maker = sys._getframe(0)  # noqa: SLF001 - as in `add`
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        call = _Call(function, arguments, future)
+        thread = threading.Thread(target=call.run, name=name, daemon=True)
+        call.entry = self._enter(Kind.THREAD, name, owner, thread, maker.f_back or maker)
+        try:
+            thread.start()
+        except RuntimeError:
+            call.entry.close()
+            raise
+        try:
+            return await future
+        finally:
+            if call.has_ended:
+                # The thread has nothing left to do, so this takes some microseconds.
+                thread.join()
+
     def entries(self) -> list[CensusRow]:
         """List everything live, in the order it was entered."""
         return [entry.row() for entry in list(self._entries)]
@@ -198,3 +254,59 @@ class Census:
     def is_empty(self) -> bool:
         """Tell whether nothing is live."""
         return not self._entries
+
+
+class _Call:
+    """One call in a thread of its own, and the way back to the loop that waits for it."""
+
+    def __init__(
+        self, function: Callable[..., Any], arguments: tuple[object, ...], future: asyncio.Future[Any]
+    ) -> None:
+        self.entry: Entry | None = None
+        self.has_ended = False
+        self._function = function
+        self._arguments = arguments
+        self._future = future
+        self._context = contextvars.copy_context()
+
+    def run(self) -> None:
+        result, raised = None, None
+        try:
+            result = self._context.run(self._function, *self._arguments)
+        except BaseException as error:  # noqa: BLE001 - the edge of a thread: whatever it raises belongs to who waits
+            raised = error
+        if self.entry is not None:
+            self.entry.close()
+        try:
+            self._future.get_loop().call_soon_threadsafe(self._tell, result, raised)
+        except RuntimeError:
+            # The loop has closed meanwhile, and with it whoever waited.
+            logger.warning("a call in a thread ended after its loop", extra={"call": threading.current_thread().name})
+
+    def _tell(self, result: object, raised: BaseException | None) -> None:
+        self.has_ended = True
+        if self._future.done():
+            return
+        if raised is None:
+            self._future.set_result(result)
+        else:
+            self._future.set_exception(raised)
+
+
+_censuses: weakref.WeakSet[Census] = weakref.WeakSet()
+
+
+def all_censuses() -> list[Census]:
+    """Return every census of this process that somebody still holds."""
+    return list(_censuses)
+
+
+def report(rows: list[CensusRow]) -> str:
+    """Say what is live, whose it is and where it was made; the first 20 one by one.
+
+    Example:
+        >>> report([CensusRow(Kind.THREAD, "reader", "health", 2.04, "health/probe.py:7")])
+        "thread 'reader' of health, made at health/probe.py:7 2.0 s ago"
+    """
+    more = f"; and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
+    return "; ".join(map(str, rows[:NAMED])) + more

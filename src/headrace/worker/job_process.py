@@ -250,7 +250,7 @@ class JobProcess(asyncio.Protocol):
             self._ending = self._census.create_task(self._wait(), name="end of a job process", owner="worker")
 
     async def _wait(self) -> None:
-        await asyncio.to_thread(self._process.wait)
+        _ = await self._census.in_thread(self._process.wait, name=f"await the end of {self.pid}", owner="worker")
         self._reap()
 
     def _reap(self) -> None:

@@ -174,7 +174,8 @@ class Running:
         self._alarm.close()
         self.registration.close()
         await self.processes.close()
-        left = await asyncio.to_thread(self.threads.close, 1.0)
+        census = self._host.census_book
+        left = await census.in_thread(self.threads.close, 1.0, name="end the threads of a worker", owner="worker")
         if left:
             logger.error("threads still run tasks that do not end", extra={"threads": ",".join(left)})
         await self._host.links.release(self._jobs_link)
