@@ -27,11 +27,13 @@ change them together. `p` stands for the prefix (setting HEADRACE_PREFIX), `q` f
     p:{q}:wake:W     list   at most one token for worker W alone, expiring: look again which queues to block on
     p:{q}:log:ID     list   log lines of one job, bounded, expiring
     p:{q}:sources    set    in a cluster: queues whose dead this one takes as their dead-letter queue
-    p:{q}:letter:L:* -      in a cluster: the dead of q that dead-letter queue L takes, in keys like those of a queue
     p:queues         set    names of the queues that were ever used
     p:workers        hash   worker -> msgpack facts (host, pid, queues, started, seen); bounded by removal of the gone
     p:budget         hash   process -> "deadline places note" (connections under a lease), * -> their sum; expiring
     p:settings       hash   number -> a version of the fleet's settings, last -> the latest number; 100 versions
+
+In a cluster the dead of `q` that a dead-letter queue `L` takes lie in `p:{q}:letter:L:...`, in keys like those of a queue:
+see `headrace.store.box`.
 
 Channels (pub/sub): `p:{q}:control` tells workers of a queue to cancel a job, pause or resume; `p:inbox:APP` carries
 outcomes to an app that waits for them; `p:settings` tells apps that the fleet's settings have changed.
