@@ -150,9 +150,9 @@ def explain(text: str, facts: Facts | None = None) -> Finding:
     for word, reason, remedy in TROUBLES:
         if word in text:
             return _bad(f"{reason} ({_short(text)})", remedy)
-    if facts is not None and "reset" in text and _is_full(facts):
+    if facts is not None and _is_full(facts) and "broke" in text:
         # Why: the server says so and closes at once, and the system often drops what it said.
-        return _bad(f"{TROUBLES[1][1]} (they are reset, and at the last look it was full)", TROUBLES[1][2])
+        return _bad(f"{TROUBLES[1][1]} (they break at once, and at the last look it was full)", TROUBLES[1][2])
     return _bad(
         f"the server cannot be reached: {_short(text)}", "Check that the server runs and that REDIS_URL names it."
     )
