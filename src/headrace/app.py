@@ -81,7 +81,7 @@ class Headrace(OpenParts):
         #: Those that somebody still holds; each leaves with its last reference.
         self._workers: weakref.WeakSet[Worker] = weakref.WeakSet()
         self._live: LiveSettings | None = None
-        self._sync = SyncSide(lambda: self.settings, self)
+        self._sync = SyncSide(lambda: self.settings, self, self._census)
 
     # Tasks
 
@@ -168,7 +168,7 @@ class Headrace(OpenParts):
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        """Close the app with its last exit; afterwards the census is empty."""
+        """Close the app with its last exit; the census is empty then, or an error in the log says what is left."""
         self._opened -= 1
         # Why: whoever opens the app while it closes waits, or the close would take what the new session has made.
         async with self._turn():
@@ -193,6 +193,7 @@ class Headrace(OpenParts):
         await self.events.aclose()
         await session.close()
         self.close_sync()
+        self._census.check_closed("app")
 
     async def _follow_fleet(self) -> None:
         """Take the settings that are stored for the whole fleet, now and whenever they change."""

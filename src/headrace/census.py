@@ -251,6 +251,22 @@ class Census:
             counts[entry.kind] = counts.get(entry.kind, 0) + 1
         return counts
 
+    def check_closed(self, what: str) -> bool:
+        """Report in the log what is still live of something that has closed; returns whether that is nothing.
+
+        Why no error is raised: what closed has done its work, and an error would hide what ended the block around it.
+
+        Args:
+            what: What has closed: `app`.
+        """
+        rows = self.entries()
+        if rows:
+            logger.error(
+                f"{what} closed, but something of it is left; end it where it was made",  # noqa: G004 - one of few words
+                extra={"count": len(rows), "left": report(rows)},
+            )
+        return not rows
+
     def is_empty(self) -> bool:
         """Tell whether nothing is live."""
         return not self._entries

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import os
 import socket
 import time
 from typing import TYPE_CHECKING, Final, Self
 
+from headrace.census import Kind
 from headrace.clock import Clock
 from headrace.errors import HeadraceError, UsageError
 from headrace.inbox import Inbox
@@ -69,6 +69,8 @@ class Session:
         self._settings = settings
         self._census = census
         self._server = server
+        if server is not None:
+            self._server_entry = census.add(Kind.CONNECTION, "keeper of the default server", "app", server)
         self._reclaiming: set[str] = set()
         self._listeners: dict[str, list[Callable[[str, bytes], None]]] = {}
         self._desk = desk
@@ -142,7 +144,7 @@ class Session:
         """
         server: ServerUse | None = None
         if settings.redis_url is None:
-            server = await asyncio.to_thread(ensure_server, settings.data_dir)
+            server = await census.in_thread(ensure_server, settings.data_dir, name="find the server", owner="app")
         session = cls(settings, census, desk, app_id, server, publish)
         try:
             if session.pool.address.seeds:
@@ -169,7 +171,8 @@ class Session:
         await self._watch.close()
         await self.pool.close()
         if self._server is not None:
-            await asyncio.to_thread(self._server.release)
+            await self._census.in_thread(self._server.release, name="release the server", owner="app")
+            self._server_entry.close()
 
     async def retune(self, before: Settings, after: Settings) -> tuple[str, ...]:
         """Take settings that have changed; a part of the app that follows them."""

@@ -8,6 +8,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from headrace.census import Kind
 from headrace.pool.address import parse_address
 from headrace.pool.confirm import confirm_by
 from headrace.pool.sync_cluster import SyncRoute
@@ -18,6 +19,7 @@ from headrace.store.store import Store
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from headrace.census import Census
     from headrace.job import Desk, Job
     from headrace.settings import Settings
     from headrace.task import Batch
@@ -29,11 +31,13 @@ class SyncSide:
     Args:
         settings: Returns the settings of the app.
         desk: What job handles ask of the app.
+        census: Where the connection is entered.
     """
 
-    def __init__(self, settings: Callable[[], Settings], desk: Desk) -> None:
+    def __init__(self, settings: Callable[[], Settings], desk: Desk, census: Census) -> None:
         self._settings = settings
         self._desk = desk
+        self._census = census
         self._session: _SyncSession | None = None
         self._lock = threading.Lock()
         _sync_sides.add(self)
@@ -47,7 +51,7 @@ class SyncSide:
         """Send a batch; raises ConnectionLost or CommandRefused."""
         with self._lock:
             if self._session is None:
-                self._session = _SyncSession(self._settings(), self._desk)
+                self._session = _SyncSession(self._settings(), self._desk, self._census)
             session = self._session
             session.users += 1
         try:
@@ -77,12 +81,15 @@ class SyncSide:
 class _SyncSession:
     """One blocking link, and the default server if no URL is set."""
 
-    def __init__(self, settings: Settings, desk: Desk) -> None:
+    def __init__(self, settings: Settings, desk: Desk, census: Census) -> None:
         self._server = ensure_server(settings.data_dir) if settings.redis_url is None else None
         address = parse_address(self._server.url if self._server is not None else settings.redis_url or "")
         self.users = 0
         name = f"headrace:{socket.gethostname()}:{os.getpid()}:sync"
         self.link = SyncRoute(address, name=name)
+        self._entries = [census.add(Kind.CONNECTION, name, "enqueue_sync", self.link)]
+        if self._server is not None:
+            self._entries.append(census.add(Kind.CONNECTION, "keeper of the default server", "enqueue_sync"))
         # Why: a lost lease is left to workers here; nothing of a synchronous call may go on in the background.
         self.sender = Sender(
             Store(settings.prefix, where=str(address)),
@@ -98,6 +105,8 @@ class _SyncSession:
         self.link.close()
         if self._server is not None:
             self._server.release()
+        for entry in self._entries:
+            entry.close()
 
 
 _sync_sides: weakref.WeakSet[SyncSide] = weakref.WeakSet()

@@ -10,6 +10,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from headrace.census import Census
 from headrace.cli.apps import load_app
 from headrace.cli.exits import EXIT_FAILED, EXIT_OK, exit_code
 from headrace.cli.listen import listening
@@ -109,7 +110,8 @@ class _Guard:
     def __init__(self, app: Headrace, worker: Worker, reporter: Reporter | None, plan: Plan) -> None:
         self._app = app
         self._worker = worker
-        self._census = app.census_book
+        # Why one of its own: the app closes inside the command, and must be able to say then that nothing is left.
+        self._census = Census()
         self._reporter = reporter
         self._plan = plan
         self._restart = False

@@ -83,7 +83,7 @@ class InlineSyncSide(SyncSide):
     """What `enqueue_sync` uses in place of a connection."""
 
     def __init__(self, app: Headrace, jobs: Jobs) -> None:
-        super().__init__(lambda: app.settings, app)
+        super().__init__(lambda: app.settings, app, app.census_book)
         self._sender = _InlineSender(app, jobs)
 
     def send(self, batch: Batch) -> list[Job[Any]]:
