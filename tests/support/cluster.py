@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from headrace.pool.address import Address
 from headrace.pool.connection import ServerReplyError
 from headrace.pool.slots import Place
-from headrace.pool.sync_cluster import SyncClusterLink
+from headrace.pool.sync_cluster_link import SyncClusterLink
 from headrace.pool.sync_link import SyncLink
 from headrace.resp import pack_command
 from headrace.server import find_server
