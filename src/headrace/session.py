@@ -15,17 +15,14 @@ from headrace.inbox import Inbox
 from headrace.keys import inbox_channel
 from headrace.memory.process import governor
 from headrace.pool.address import parse_address
-from headrace.pool.cluster import CHECK_INTERVAL, Cluster
 from headrace.pool.confirm import confirm_by
 from headrace.pool.link import Lane
 from headrace.pool.pool import Pool
 from headrace.pool.sentinel_watch import SentinelWatch
-from headrace.pool.slots import CLUSTER_SLOTS, Place, parse_slots
 from headrace.producer import Sender
 from headrace.resp import pack_command, parse_info
 from headrace.server import check_server_version, ensure_server
 from headrace.settings_auto import first_maximum
-from headrace.store.clustered import ClusterStore
 from headrace.store.store import Store
 
 if TYPE_CHECKING:
@@ -35,6 +32,7 @@ if TYPE_CHECKING:
     from headrace.job import Desk
     from headrace.memory.governor import Governor
     from headrace.pool.carrier import Carrier, Carriers
+    from headrace.pool.cluster import Cluster
     from headrace.server import ServerUse
     from headrace.settings import Settings
     from headrace.sizing.sizer import Sizer
@@ -148,7 +146,7 @@ class Session:
         session = cls(settings, census, desk, app_id, server, publish)
         try:
             if session.pool.address.seeds:
-                await session._enter_cluster([Place(*seed) for seed in session.pool.address.seeds])
+                await session._enter_cluster(session.pool.address.seeds)
             await session._check_server()
             session._watch.start()
             session.clock.start()
@@ -218,32 +216,44 @@ class Session:
 
     async def _check_server(self) -> None:
         timeout = self._settings.redis_acquire_timeout
-        ask = pack_command("INFO", "server") + pack_command("INFO", "cluster") + CLUSTER_SLOTS
+        ask = pack_command("INFO", "server") + pack_command("INFO", "cluster")
         sent = time.perf_counter()
-        text, mode, slots = await self.control.roundtrip(ask, 3, timeout=timeout)
+        text, mode = await self.control.roundtrip(ask, 2, timeout=timeout)
         # Why: a server that forbids INFO to this user answers with an error; then the scripts tell what it cannot do.
         if isinstance(text, (bytes, str)):
             self.monitor.calibrate(sent, time.perf_counter(), text)
             check_server_version(parse_info(text))
         is_node = isinstance(mode, (bytes, str)) and parse_info(mode).get("cluster_enabled") == "1"
         if is_node and self._cluster is None:
-            here = Place(self.pool.address.host, self.pool.address.port)
-            known = parse_slots(slots, here).nodes if isinstance(slots, list) else ()
-            await self._enter_cluster(known or [here])
+            await self._enter_cluster(await self._ask_for_nodes())
 
-    async def _enter_cluster(self, seeds: Sequence[Place]) -> None:
+    async def _ask_for_nodes(self) -> Sequence[tuple[str, int]]:
+        """Ask the server that the URL names, which is a node of a cluster, for the others."""
+        from headrace.pool.slots import CLUSTER_SLOTS, Place, parse_slots  # noqa: PLC0415 - as in _enter_cluster
+
+        here = Place(self.pool.address.host, self.pool.address.port)
+        (slots,) = await self.control.roundtrip(CLUSTER_SLOTS, 1, timeout=self._settings.redis_acquire_timeout)
+        known = parse_slots(slots, here).nodes if isinstance(slots, list) else ()
+        return known or [here]
+
+    async def _enter_cluster(self, seeds: Sequence[tuple[str, int]]) -> None:
         """Reach the nodes of a cluster instead of one server.
 
         Raises:
             ConnectionLost: No node told who serves which slots.
             SettingError: The pool is too small for the nodes, or replicas are to be waited for.
         """
+        # Why here: only a cluster needs them, and they would cost each import of the package.
+        from headrace.pool.cluster import CHECK_INTERVAL, Cluster  # noqa: PLC0415 - as said above
+        from headrace.pool.slots import Place  # noqa: PLC0415 - as said above
+        from headrace.store.clustered import ClusterStore  # noqa: PLC0415 - as said above
+
         address = dataclasses.replace(self.pool.address, seeds=tuple(seeds))
         confirm_by(self._settings.wait_replicas, address, self._settings.prefix)
         await self.monitor.close()
         await self.links.release(self.user)
         await self.links.release(self.control)
-        self._cluster = Cluster(self.pool, seeds, census=self._census)
+        self._cluster = Cluster(self.pool, [Place(*seed) for seed in seeds], census=self._census)
         await self._cluster.open(self._settings.redis_acquire_timeout)
         self._wire(self._cluster, ClusterStore)
         self.clock.every("look at the cluster", CHECK_INTERVAL, self._cluster.check, owner="pool")
