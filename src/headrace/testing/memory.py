@@ -305,10 +305,6 @@ class Memory(Store):
             minutes=minutes,
         )
 
-    async def remember_queues(self, client: Client, names: Sequence[str]) -> None:
-        """Note queue names."""
-        self._names.update(names)
-
     async def queue_names(self, client: Client) -> list[str]:
         """Return the names of all queues that were used, sorted."""
         return sorted(self._names)

@@ -78,7 +78,10 @@ class Registration:
             pack_command("HRANDFIELD", self._key, LOOK_AT, "WITHVALUES"),
         )
         try:
-            *_, some = await self._host.control.roundtrip(b"".join(commands), len(commands))
+            replies = await self._host.control.roundtrip(b"".join(commands), len(commands))
+            some = replies[-1]
+            if (lost := next((reply for reply in replies if isinstance(reply, ConnectionLost)), None)) is not None:
+                raise lost
             if isinstance(some, list):
                 await self._forget(parse_workers(dict(some)), facts.seen)
         except ConnectionLost as error:
