@@ -29,7 +29,7 @@ INTERVAL_MAXIMUM: Final = 31_536_000.0
 SLACK_SHARE: Final = 0.05
 SLACK_MAXIMUM: Final = 0.05
 REPORT_INTERVAL: Final = 60.0
-BLOCKING: Final = 0.1
+BLOCKING: Final = 0.25
 """A callback that keeps the loop from everything else for so long is named in the log, in seconds."""
 RESOLUTION: Final = 0.000_001
 """Times that differ by less are the same, in seconds: products of an interval and clocks carry rounding errors."""

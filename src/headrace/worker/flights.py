@@ -87,7 +87,7 @@ class Flights:
         self._last_end, self._last_count = 0.0, 0
         #: Size of a record: a moving average over the latest reserves.
         self._record_bytes = 1.0
-        self._refusals = Refusals(self.kick)
+        self._refusals = Refusals(host.clock, self.kick)
 
     def retune(self) -> None:
         """Take the lease, and what is kept of ended jobs, from the settings of now."""
@@ -157,8 +157,9 @@ class Flights:
         return True
 
     def close(self) -> None:
-        """Let go of the timer."""
+        """Let go of the timers."""
         self._cancel_timer()
+        self._refusals.close()
 
     def _gathered(self) -> None:
         self._timer = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING, Final
@@ -12,6 +11,7 @@ from headrace.errors import ConnectionLost
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from headrace.clock import Clock
     from headrace.worker.served import Served
 
 logger = logging.getLogger(__name__)
@@ -27,15 +27,19 @@ class Refusals:
     """Keep queues whose calls were refused from taking turns of the others.
 
     Args:
+        clock: Its one alarm serves all queues that are left alone.
         again: Called when a queue is to be tried again.
     """
 
-    def __init__(self, again: Callable[[], None]) -> None:
+    def __init__(self, clock: Clock, again: Callable[[], None]) -> None:
+        self._clock = clock
+        self._alarm = clock.alarm("try refused queues again", self._due, owner="worker")
         self._again = again
         self._count = 0
         self._told_at = -REFUSED_REPORT
-        #: Queues that are left alone, and how long those were the last time whose node is away; bounded by the queues.
-        self._alone: dict[Served, asyncio.TimerHandle] = {}
+        #: Queues that are left alone, and until when; how long those were the last time whose node is away; bounded by
+        #: the queues.
+        self._alone: dict[Served, float] = {}
         self._away: dict[Served, float] = {}
 
     def take(self, served: Served, call: str, reason: Exception) -> None:
@@ -60,18 +64,27 @@ class Refusals:
         if served.refused:
             return
         served.refused = True
-
-        def again() -> None:
-            del self._alone[served]
-            served.refused = False
-            self._again()
-
-        self._alone[served] = asyncio.get_running_loop().call_later(wait, again)
+        when = self._alone[served] = self._clock.now() + wait
+        if self._alarm.when is None or when < self._alarm.when:
+            self._alarm.set(when)
 
     def forgive(self) -> None:
         """Leave no queue alone any longer: a connection was made anew, or another node has taken over."""
-        for served, timer in self._alone.items():
-            timer.cancel()
+        for served in self._alone:
             served.refused = False
         self._alone.clear()
         self._away.clear()
+        self._alarm.set(None)
+
+    def close(self) -> None:
+        """Let go of the alarm."""
+        self.forgive()
+        self._alarm.close()
+
+    def _due(self) -> None:
+        now = self._clock.now()
+        for served in [served for served, when in self._alone.items() if when <= now]:
+            del self._alone[served]
+            served.refused = False
+        self._alarm.set(min(self._alone.values(), default=None))
+        self._again()

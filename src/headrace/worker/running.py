@@ -330,7 +330,9 @@ class Running:
     async def _wait_for_slots(self, grace: float, *, hurried: bool = True) -> None:
         """Wait until no slot runs a job, at most the grace, and less when the worker is told to hurry."""
         deadline = time.monotonic() + grace
-        hurry = asyncio.ensure_future(self._hurried.wait() if hurried else asyncio.Event().wait())
+        hurry: asyncio.Task[object] = self._host.census_book.create_task(
+            self._hurried.wait() if hurried else asyncio.Event().wait(), name="wait to be hurried", owner="worker"
+        )
         try:
             while self.slots.running and (left := deadline - time.monotonic()) > 0 and not hurry.done():
                 await asyncio.wait({self.slots.next_end(), hurry}, timeout=left, return_when=asyncio.FIRST_COMPLETED)

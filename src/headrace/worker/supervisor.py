@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from headrace.census import Census
+from headrace.clock import Clock
 from headrace.memory.cgroup import find_group
 from headrace.retry import Exponential
 from headrace.worker.child import Child, describe_end
@@ -21,7 +22,7 @@ from headrace.worker.report import PREDECESSOR_VARIABLE
 from headrace.worker.shutdown import ShutdownSignals
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from headrace.memory.cgroup import Group
 
@@ -86,26 +87,20 @@ class Place:
         child: The process that fills it, None while it waits for a new one.
         fresh: The process that is to take over in a rolling restart.
         crashes: Crashes in a row without having run well.
-        timer: The wait before the next start.
+        alarm: Rings when the wait before its next start is over.
         finished: Its process ended by itself as it should (burst), and needs no other.
         predecessor: How its last process ended, if it ran out of memory.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, clock: Clock, start: Callable[[Place], None]) -> None:
         self.number = number
+        self.alarm = clock.alarm(f"start worker process {number}", lambda: start(self), owner="supervisor")
         self.child: Child | None = None
         self.fresh: Child | None = None
         self.crashes = 0
-        self.timer: asyncio.TimerHandle | None = None
         self.finished = False
         self.tally = Tally()
         self.predecessor = ""
-
-    def cancel_timer(self) -> None:
-        """Give up the wait for the next start."""
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
 
 
 class Supervisor:
@@ -137,9 +132,10 @@ class Supervisor:
         self._command = list(command)
         self._burst = burst
         self._environment = dict(environment or {})
-        self._places = [Place(number + 1) for number in range(processes)]
-        self._children: dict[Child, Place] = {}
         self.census = Census()
+        self.clock = Clock(self.census)
+        self._places = [Place(number + 1, self.clock, self._start) for number in range(processes)]
+        self._children: dict[Child, Place] = {}
         self._stopping = False
         self._ran = False
         self._rolling: asyncio.Task[None] | None = None
@@ -148,7 +144,7 @@ class Supervisor:
         self._wanted: dict[Place, None] = {}
         self._group = group or find_group()
         self._oom_kills = self._count_oom_kills()
-        self._killer: asyncio.TimerHandle | None = None
+        self._killer = self.clock.alarm("kill what does not stop", self._kill, owner="supervisor")
         self._done = asyncio.Event()
 
     @property
@@ -172,6 +168,7 @@ class Supervisor:
         Cancelling kills the children.
         """
         loop = asyncio.get_running_loop()
+        self.clock.start()
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
         try:
             with ShutdownSignals(self):
@@ -186,6 +183,7 @@ class Supervisor:
             loop.remove_signal_handler(signal.SIGCHLD)
             if self._rolling is not None:
                 await asyncio.gather(self._rolling, return_exceptions=True)
+            await self.clock.close()
         logger.info("supervisor stopped")
 
     def stop(self, *, hard: bool = False) -> None:
@@ -197,7 +195,7 @@ class Supervisor:
         for child in self._children:
             child.stop(hard=hard)
         grace = 0.0 if hard else max((child.grace for child in self._children), default=0.0)
-        self._killer = asyncio.get_running_loop().call_later(grace + STOP_MARGIN, self._kill)
+        self._killer.set(self.clock.now() + grace + STOP_MARGIN)
         self._check_done()
 
     def restart(self) -> None:
@@ -211,7 +209,6 @@ class Supervisor:
     # Children
 
     def _start(self, place: Place) -> None:
-        place.timer = None
         place.child = self._spawn(place)
         if place.child is None:
             self._replace_later(place)
@@ -298,7 +295,7 @@ class Supervisor:
             return
         delay = BACKOFF.delay(max(1, place.crashes))
         logger.info("worker process is replaced", extra={"place": place.number, "delay": delay})
-        place.timer = asyncio.get_running_loop().call_later(delay, self._start, place)
+        place.alarm.set(self.clock.now() + delay)
 
     # Rolling restart
 
@@ -341,7 +338,7 @@ class Supervisor:
 
     async def _renew(self, place: Place) -> bool:
         """Start a new child for a place, and then stop the old one; False when the new one does not start."""
-        place.cancel_timer()
+        place.alarm.set(None)
         fresh = place.fresh = self._spawn(place)
         runs = fresh is not None and await fresh.starts(START_TIMEOUT)
         place.fresh = None
@@ -377,10 +374,8 @@ class Supervisor:
 
     def _cancel_timers(self) -> None:
         for place in self._places:
-            place.cancel_timer()
-        if self._killer is not None:
-            self._killer.cancel()
-            self._killer = None
+            place.alarm.set(None)
+        self._killer.set(None)
 
     def _check_done(self) -> None:
         if not self._children and (self._stopping or all(place.finished for place in self._places)):

@@ -115,7 +115,8 @@ class Worker:
 
     async def _stop_parts(self, parts: Running) -> None:
         """Stop all parts whatever happens: a cancellation on the way ends the grace, and goes on when they are done."""
-        stopping = asyncio.ensure_future(parts.stop(0.0 if self._hard else self.grace))
+        grace = 0.0 if self._hard else self.grace
+        stopping = self._host.census_book.create_task(parts.stop(grace), name="stop the worker", owner="worker")
         cancelled: asyncio.CancelledError | None = None
         while not stopping.done():
             try:
