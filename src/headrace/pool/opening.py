@@ -81,6 +81,8 @@ class Opening:
         self._census = census
         # Bounded: `open_parallel` while the server answers, AWAY_ATTEMPTS while it does not. Oldest first.
         self._attempts: dict[asyncio.Task[None], float] = {}
+        # Those of them that were given up since they took too long.
+        self._hanging: set[asyncio.Task[None]] = set()
         self._alarm: Alarm = clock.alarm("open a connection", weakly(self._attempt), owner=f"pool {pool.name}")
         #: What runs on the clock.
         self.runners = (self._alarm,)
@@ -136,14 +138,15 @@ class Opening:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         # Why: here and not in the task, since one that is cancelled before its first step runs none of its code.
-        began = self._attempts.pop(task)
+        del self._attempts[task]
         if not task.cancelled() and task.exception() is None:
             if not self._refused:
                 self.need()
             self._watch_hanging()
             return
         # Why: no task is begun from here on, since the loop may be ending and cancels all tasks.
-        if not self._closed and time.monotonic() - began >= HANGING:
+        if task in self._hanging:
+            self._hanging.discard(task)
             self._failed(TimeoutError(f"no answer within {HANGING:g} s"))
             return
         self._ledger.open_failed(None)
@@ -170,15 +173,19 @@ class Opening:
             # Why: what it was sent has vanished without a word. From here on there is one series of attempts.
             self._left(now, f"no answer within {HANGING:g} s")
             for hanging in list(self._attempts)[: max(0, len(self._attempts) - AWAY_ATTEMPTS + 1)]:
-                hanging.cancel()
+                self._give_up(hanging)
         elif self._attempts and (len(self._attempts) >= AWAY_ATTEMPTS or self._ledger.is_full()):
             oldest, began = next(iter(self._attempts.items()))
             if now - began >= HANGING:
-                oldest.cancel()
+                self._give_up(oldest)
         elif not self._ledger.is_full():
             self._start()
         self._set_alarm()
         self._backoff = min(BACKOFF_MOST, self._backoff * 2)
+
+    def _give_up(self, attempt: asyncio.Task[None]) -> None:
+        self._hanging.add(attempt)
+        attempt.cancel()
 
     async def _open(self) -> None:
         connection: AbstractConnection | None = None
@@ -211,6 +218,11 @@ class Opening:
         self._alarm.set(None)
         if since is not None:
             away = time.monotonic() - since
+            # Why: what began long before this attempt was sent to a server that is gone, and would hold its place.
+            task = asyncio.current_task()
+            mine = self._attempts[task] if task is not None else 0.0
+            for older in [older for older, began in self._attempts.items() if began < mine - HANGING / 10]:
+                older.cancel()
             logger.warning("server answers again", extra={"pool": self._pool.name, "away_s": round(away, 3)})
         self._pool.entered(connection)
 
