@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from headrace.errors import JobNotFound, SettingError
+from headrace.errors import CommandRefused, JobNotFound, SettingError
 from headrace.keys import QueueKeys
 from headrace.store.box import Box, BoxKeys, slot_of
 from tests.live import DEADLINE, exists, opened, until, work_off, working
@@ -182,6 +182,31 @@ async def test_results_reach_an_app_whose_subscriptions_had_to_leave_their_node(
 
     assert result == "done"
     assert link._home != home  # type: ignore[attr-defined]  # as above
+
+
+async def test_the_user_and_password_of_the_url_are_those_of_every_node(
+    make_app: Callable[..., Headrace], cluster: Cluster
+) -> None:
+    for node in cluster.nodes:
+        node("ACL", "SETUSER", "t-app", "on", ">s3cret", "~*", "&*", "+@all")
+    url = cluster.url.replace("://", "://t-app:s3cret@")
+    async with opened(make_app(url)) as app:
+
+        @app.task(queue="one", keep_result=60.0)
+        async def work() -> str:
+            return "done"
+
+        jobs = [await work.using(queue=queue).enqueue() for queue in QUEUES]
+        await work_off(app, QUEUES)
+        results = [await job.result(timeout=DEADLINE) for job in jobs]
+    with pytest.raises(CommandRefused, match="WRONGPASS") as refused:
+        async with make_app(url.replace("s3cret", "other")):
+            pass
+    for node in cluster.nodes:
+        node("ACL", "DELUSER", "t-app")
+
+    assert results == ["done"] * 3
+    assert "other" not in str(refused.value)
 
 
 async def test_a_pool_too_small_for_the_nodes_is_refused_with_the_number_it_needs(

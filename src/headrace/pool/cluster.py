@@ -12,8 +12,9 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from headrace.errors import ConnectionLost, HeadraceError, SettingError
+from headrace.errors import CommandRefused, ConnectionLost, HeadraceError, SettingError
 from headrace.pool.cluster_link import ClusterLink
+from headrace.pool.connection import ServerReplyError
 from headrace.pool.lanes import Lane
 from headrace.pool.slots import CLUSTER_SLOTS, Place, SlotMap, parse_slots
 
@@ -54,6 +55,8 @@ class Cluster:
         self.refreshed_total = 0
         self._links: list[ClusterLink] = []
         self._refreshing: asyncio.Task[None] | None = None
+        #: Why the node that was asked last did not tell, None when it did.
+        self._failure: Exception | None = None
         self._last_refresh = 0.0
         self._looked = time.monotonic()
         self._turn = 0
@@ -67,15 +70,19 @@ class Cluster:
 
         Raises:
             ConnectionLost: No seed told in time.
+            CommandRefused: A seed refused the login, or the question.
             SettingError: The pool is too small for the nodes.
         """
         deadline = time.monotonic() + timeout
         while not self.slots.primaries:
             await self.refresh(self.slots)
+            if isinstance(self._failure, CommandRefused):
+                raise self._failure
             if not self.slots.primaries and time.monotonic() >= deadline:
                 seeds = ", ".join(map(str, self.seeds))
                 text = f"no node of the cluster told its slots within {timeout:g} s; asked were {seeds}"
-                raise ConnectionLost(text + ". Check that one of them runs, and that CLUSTER INFO there says ok.")
+                text += ". Check that one of them runs, and that CLUSTER INFO there says ok."
+                raise ConnectionLost(text) from self._failure
         nodes = len(set(self.slots.primaries))
         if self.pool.maximum < smallest_maximum(nodes):
             text = f"REDIS_MAX_CONNECTIONS={self.pool.maximum}: a cluster of {nodes} primaries needs at least "
@@ -157,12 +164,16 @@ class Cluster:
             for place in self._whom_to_ask():
                 try:
                     (reply,) = await self._ask(place)
+                    if isinstance(reply, ServerReplyError):
+                        raise CommandRefused(f"{place} refused CLUSTER SLOTS: {reply.text}. Allow it to this user.")
                     slots = parse_slots(reply, place)
                 except (HeadraceError, TypeError, ValueError, IndexError) as error:
                     logger.debug(
                         "a node did not tell the slots", extra={"node": str(place), "reason": str(error)[:300]}
                     )
+                    self._failure = error
                     continue
+                self._failure = None
                 self.suspects.discard(place)
                 if slots.primaries:
                     await self._take(slots)
