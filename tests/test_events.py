@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import doctest
+import gc
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -117,6 +119,108 @@ async def test_a_slow_subscriber_loses_its_oldest_events_and_is_named_once(
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.__dict__["subscriber"] == "crawler"
+
+
+async def test_a_subscriber_that_falls_behind_is_named_before_it_loses_anything(
+    bus: EventBus, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    slow = bus.subscribe("*", asyncio.Event().wait, limit=10, name="crawler", owner="dashboard")  # type: ignore[arg-type]  # it takes no event
+
+    for late in range(4):
+        monkeypatch.setattr(time, "time", lambda late=late: now + 3 * late)
+        bus.publish("job.completed")
+
+    (stats,) = bus.stats()
+    assert (stats.name, stats.owner, stats.waiting, stats.dropped, stats.slow) == ("crawler", "dashboard", 4, 0, True)
+    assert stats.behind == pytest.approx(9.0)
+    (record,) = caplog.records
+    facts = record.__dict__
+    assert facts["message"] == "slow subscriber is behind; make it faster, or it will lose events"
+    assert (facts["subscriber"], facts["owner"], facts["waiting"], facts["behind_s"]) == (
+        "crawler",
+        "dashboard",
+        3,
+        6.0,
+    )
+    slow.close()
+
+
+async def test_a_subscription_ends_with_its_block(bus: EventBus, census: Census) -> None:
+    got: list[Event] = []
+
+    with bus.subscribe("*", got.append):
+        assert census.counts() == {Kind.SUBSCRIPTION: 1}
+        bus.publish("job.completed")
+        await bus.flush()
+
+    bus.publish("job.completed")
+    await bus.flush()
+    assert census.is_empty()
+    assert len(got) == 1
+
+
+class Panel:
+    """Somebody who subscribes with his own methods."""
+
+    def __init__(self, got: list[str]) -> None:
+        self.got = got
+
+    def plain(self, event: Event) -> None:
+        self.got.append(event.name)
+
+    async def waits(self, event: Event) -> None:
+        self.got.append(event.name)
+
+
+@pytest.mark.parametrize("method", ["plain", "waits"])
+async def test_a_subscription_ends_with_its_owner(bus: EventBus, census: Census, method: str) -> None:
+    got: list[str] = []
+    panel = Panel(got)
+    subscription = bus.subscribe("*", getattr(panel, method), owner=panel)
+    bus.publish("job.completed")
+    await bus.flush()
+    (row,) = [row for row in census.entries() if row.kind is Kind.SUBSCRIPTION]
+    assert (row.owner, row.place.split(":")[0]) == ("Panel", "tests/test_events.py")
+
+    del panel
+    gc.collect()
+
+    assert subscription.closed
+    assert census.is_empty()
+    assert not bus.wants("job.completed")
+    bus.publish("job.completed")
+    await bus.flush()
+    assert got == ["job.completed"]
+
+
+async def test_an_owner_that_goes_in_the_middle_of_a_publication_harms_nobody(bus: EventBus) -> None:
+    got: list[Event] = []
+    cyclic = [Panel([]) for _ in range(50)]
+    for panel in cyclic:
+        panel.me = panel  # type: ignore[attr-defined]  # only a collection of garbage ends it
+        bus.subscribe("*", panel.plain, owner=panel)
+    bus.subscribe("*", got.append)
+    bus.publish("job.first")
+    collecting = threading.Thread(target=lambda: [gc.collect() for _ in range(5)])
+
+    del cyclic, panel
+    collecting.start()
+    for number in range(2_000):
+        bus.publish(f"job.n{number % 300}")
+    collecting.join(timeout=10)
+    gc.collect()
+    await _until(lambda: not any(subscription.waiting for subscription in bus.subscriptions()))
+
+    (subscription,) = bus.subscriptions()
+    assert subscription.delivered + subscription.dropped == 2_001
+
+
+async def test_an_owner_that_cannot_be_watched_is_refused(bus: EventBus, census: Census) -> None:
+    with pytest.raises(OptionError, match="no weak reference can be made to a tuple"):
+        bus.subscribe("*", lambda _: None, owner=(1, 2))
+
+    assert census.is_empty()
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])

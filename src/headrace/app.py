@@ -324,15 +324,14 @@ class Headrace(OpenParts):
         self._workers.add(worker)
         return worker
 
-    def subscribe(self, event: str, callback: Callable[[Event], object], *, limit: int = 1024) -> Subscription:
-        """Call back on events of this process: `job.completed`, `job.*`, `*`. Closed with the app.
+    def subscribe(
+        self, event: str, callback: Callable[[Event], object], *, limit: int = 1024, owner: object = None
+    ) -> Subscription:
+        """Call back on events of this process (`job.completed`, `job.*`, `*`); see `EventBus.subscribe`.
 
-        Args:
-            event: Name or pattern.
-            callback: Function or coroutine function; a slow one loses the oldest events above `limit`.
-            limit: Events that wait for it at most.
+        It ends with `close`, a `with` block around it, the object that is its `owner`, or the app.
         """
-        return self.events.subscribe(event, callback, limit=limit)
+        return self.events.subscribe(event, callback, limit=limit, owner=owner)
 
     async def health(self) -> Health:
         """Say how the server, the way to it, this process's loop and its workers are, why, and what to do.

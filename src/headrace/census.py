@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+PACKAGE: Final = __file__.removesuffix("census.py")
 #: Most entries that a report names one by one.
 NAMED: Final = 20
 
@@ -126,7 +127,7 @@ class Census:
         self._entries: dict[Entry, None] = {}
         _censuses.add(self)
 
-    def add(self, kind: Kind, name: str, owner: str, resource: object | None = None) -> Entry:
+    def add(self, kind: Kind, name: str, owner: str, resource: object | None = None, *, outside: bool = False) -> Entry:
         """Enter a live thing.
 
         Args:
@@ -134,6 +135,7 @@ class Census:
             name: What it does.
             owner: The part that made it and will end it.
             resource: The thing itself, for whoever looks at the entry; it stays alive as long as its entry.
+            outside: Somebody outside of this package has it made, whose line is the place to look at.
 
         Returns:
             The entry; whoever ends the thing calls `close` on it.
@@ -141,7 +143,10 @@ class Census:
         Raises:
             OptionError: `kind` is no `Kind`, or `name` or `owner` is empty.
         """
-        return self._enter(kind, name, owner, resource, sys._getframe(1))  # noqa: SLF001 - `inspect.stack` costs much more
+        maker = sys._getframe(1)  # noqa: SLF001 - `inspect.stack` costs much more
+        while outside and maker.f_back is not None and maker.f_code.co_filename.startswith(PACKAGE):
+            maker = maker.f_back
+        return self._enter(kind, name, owner, resource, maker)
 
     def _enter(self, kind: Kind, name: str, owner: str, resource: object | None, maker: FrameType) -> Entry:
         if not name or not owner or not isinstance(kind, Kind):

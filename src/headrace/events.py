@@ -17,15 +17,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from headrace.census import Kind
-from headrace.errors import UsageError
-from headrace.subscription import BATCH, Callback, Event, Subscription, check_options, matches
+from headrace.errors import OptionError, UsageError
+from headrace.subscription import BATCH, Callback, Event, Subscription, SubscriptionStats, check_options, matches
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from headrace.census import Census, Entry
 
-__all__ = ["Callback", "Event", "EventBus", "Subscription"]
+__all__ = ["Callback", "Event", "EventBus", "Subscription", "SubscriptionStats"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,8 @@ class EventBus:
         self._targets: dict[str, tuple[Subscription, ...]] = {}
         # Tasks of subscriptions, those of closed ones too; at most one for each.
         self._tasks: set[asyncio.Task[None]] = set()
-        self._lock = threading.Lock()
+        # Why one that a thread may take again: a collection of garbage, at any line, may end a subscription.
+        self._lock = threading.RLock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
         self._scheduled = False
@@ -68,7 +69,7 @@ class EventBus:
         self._context = contextvars.Context()
 
     def subscribe(
-        self, event: str, callback: Callback, *, limit: int = 1_024, name: str | None = None, owner: str | None = None
+        self, event: str, callback: Callback, *, limit: int = 1_024, name: str | None = None, owner: object = None
     ) -> Subscription:
         """Call a function for every event of a name from now on.
 
@@ -78,21 +79,34 @@ class EventBus:
                 comes as usual.
             limit: Most events that wait for the subscriber, 1 <= limit <= 1000000; one more drops the oldest.
             name: Name of the subscriber in the census and in the log; the name of the function if None.
-            owner: The part that subscribes; that of the bus if None.
+            owner: Whom it belongs to; that of the bus if None. A text names the part that subscribes. With any other
+                object the subscription ends when that is gone; a callback that is a method of it does not keep it
+                alive, a function that holds it does.
 
         Returns:
-            The subscription; `close` ends it, and so does closing the app.
+            The subscription; `close` ends it, and so does the end of a `with` block, or closing the app.
 
         Raises:
-            OptionError: An argument is malformed or outside its bounds.
+            OptionError: An argument is malformed or outside its bounds, or the owner allows no weak reference.
             UsageError: The bus is closing, or already has 1,000 subscriptions.
         """
         check_options(event, callback, limit)
         name = name or str(getattr(callback, "__qualname__", type(callback).__qualname__))
-        owner = owner or self._owner
+        lives_with = None if owner is None or isinstance(owner, str) else owner
+        part = owner if isinstance(owner, str) and owner else self._owner
+        if lives_with is not None:
+            part = type(lives_with).__qualname__
         self._check_room(event)
-        subscription = Subscription(self, event, callback, limit=limit, name=name, owner=owner)
-        entry = self._census.add(Kind.SUBSCRIPTION, f"{event} -> {name}", owner, subscription)
+        try:
+            subscription = Subscription(
+                self, event, callback, limit=limit, name=name, owner=part, lives_with=lives_with
+            )
+        except TypeError as error:
+            raise OptionError(
+                f"subscribe({event!r}, owner={owner!r:.80}): no weak reference can be made to a {part}. Pass an "
+                "object of a class of your own, or a text."
+            ) from error
+        entry = self._census.add(Kind.SUBSCRIPTION, f"{event} -> {name}", part, subscription, outside=True)
         with self._lock:
             self._subscriptions[subscription] = entry
             self._targets = {}
@@ -188,6 +202,10 @@ class EventBus:
         """List the open subscriptions in the order they were made."""
         return list(self._subscriptions)
 
+    def stats(self) -> list[SubscriptionStats]:
+        """List the figures of every open subscription, in the order they were made."""
+        return [subscription.stats() for subscription in self.subscriptions()]
+
     def remove(self, subscription: Subscription) -> None:
         """Forget a subscription that closed; called by its `close`."""
         with self._lock:
@@ -218,7 +236,8 @@ class EventBus:
 
     def _find(self, event: str) -> tuple[Subscription, ...]:
         with self._lock:
-            targets = tuple(subscription for subscription in self._subscriptions if matches(subscription.event, event))
+            open_now = list(self._subscriptions)
+            targets = tuple(subscription for subscription in open_now if matches(subscription.event, event))
             if len(self._targets) >= NAME_LIMIT:
                 self._targets = {}
             self._targets[event] = targets

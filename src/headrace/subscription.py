@@ -16,9 +16,11 @@ import math
 import re
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeAlias
 
 import msgspec
 
@@ -32,6 +34,8 @@ logger = logging.getLogger(__name__)
 LIMIT_MAXIMUM: Final = 1_000_000
 BATCH: Final = 256
 REPORT_INTERVAL: Final = 60.0
+SLOW_AFTER: Final = 5.0
+"""A subscriber whose oldest waiting event is so many seconds older than the newest is slow."""
 
 _NAME = r"[a-z0-9_]+(?:\.[a-z0-9_]+)*"
 _PATTERN: Final = re.compile(rf"\*|{_NAME}(?:\.\*)?", re.ASCII)
@@ -55,6 +59,35 @@ Callback: TypeAlias = "Callable[[Event], object]"
 """What a subscriber hands over: a plain function, called on the loop, or a coroutine function, awaited in a task."""
 
 
+@dataclass(frozen=True, slots=True)
+class SubscriptionStats:
+    """What is known of one subscriber.
+
+    Attributes:
+        event: The name or pattern that was subscribed to.
+        name: Name of the subscriber.
+        owner: The part that subscribed.
+        waiting: Events that wait for it.
+        limit: Most events that may wait; one more drops the oldest.
+        delivered: Events that it got.
+        dropped: Events that it lost because it was too slow.
+        failures: Calls that raised.
+        behind: Seconds since the oldest event happened that waits for it.
+        slow: Whether it has lost events, or is so far behind that it soon may.
+    """
+
+    event: str
+    name: str
+    owner: str
+    waiting: int
+    limit: int
+    delivered: int
+    dropped: int
+    failures: int
+    behind: float
+    slow: bool
+
+
 class Bus(Protocol):
     """What a subscription needs of its bus."""
 
@@ -68,7 +101,7 @@ class Bus(Protocol):
 
 
 class Subscription:
-    """One subscriber of a bus; `close` ends it.
+    """One subscriber of a bus; `close` ends it, and so does the end of a `with` block around it.
 
     Attributes:
         event: The name or pattern that was subscribed to.
@@ -81,11 +114,21 @@ class Subscription:
         closed: Whether `close` was called.
     """
 
-    def __init__(self, bus: Bus, event: str, callback: Callback, *, limit: int, name: str, owner: str) -> None:
-        """Made by `EventBus.subscribe`."""
+    def __init__(
+        self, bus: Bus, event: str, callback: Callback, *, limit: int, name: str, owner: str, lives_with: object = None
+    ) -> None:
+        """Made by `EventBus.subscribe`; it closes when the object that it lives with is gone."""
         self.event = event
         self.name = name
         self.owner = owner
+        self._is_async = inspect.iscoroutinefunction(callback)
+        self._life: weakref.ref[object] | None = None
+        if lives_with is not None:
+            if getattr(callback, "__self__", None) is lives_with:
+                # Why: the subscription would keep alive what it is to end with.
+                callback = _weakly(callback)
+            me = weakref.ref(self)
+            self._life = weakref.ref(lives_with, lambda _: _close(me))
         self.limit = limit
         self.delivered = self.dropped = self.failures = 0
         self.closed = False
@@ -94,14 +137,22 @@ class Subscription:
         # A subscriber runs with the context variables of the place where it subscribed, not of who publishes.
         self._context = contextvars.copy_context()
         self._buffer: deque[Event] = deque(maxlen=limit)
-        self._lock = threading.Lock()
+        # Why one that a thread may take again: a collection of garbage, at any line, may end what this lives with.
+        self._lock = threading.RLock()
         self._task: asyncio.Task[None] | None = None
-        self._is_async = inspect.iscoroutinefunction(callback)
         self._slow_reported = self._failure_reported = -math.inf
 
     def __repr__(self) -> str:
         """Show the pattern and the subscriber."""
         return f"Subscription({self.event!r} -> {self.name!r})"
+
+    def __enter__(self) -> Self:
+        """Get events for the length of the block."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Get no more events."""
+        self.close()
 
     def close(self) -> None:
         """Get no more events; those that wait are dropped. A second call does nothing.
@@ -123,18 +174,54 @@ class Subscription:
         """The task that awaits the callback; there is one only while events wait for it."""
         return self._task
 
+    def stats(self) -> SubscriptionStats:
+        """Give the figures of this subscriber."""
+        with self._lock:
+            waiting = len(self._buffer)
+            behind = max(0.0, time.time() - self._buffer[0].at) if waiting else 0.0
+        return SubscriptionStats(
+            event=self.event,
+            name=self.name,
+            owner=self.owner,
+            waiting=waiting,
+            limit=self.limit,
+            delivered=self.delivered,
+            dropped=self.dropped,
+            failures=self.failures,
+            behind=behind,
+            slow=bool(self.dropped) or behind >= SLOW_AFTER,
+        )
+
     def offer(self, event: Event) -> None:
         """Put an event into the buffer, in place of the oldest when it is full; any thread may do so."""
         with self._lock:
+            if self.closed:
+                return
             full = len(self._buffer) == self.limit
             self._buffer.append(event)
             self.dropped += full
-        if full and time.monotonic() - self._slow_reported >= REPORT_INTERVAL:
-            self._slow_reported = time.monotonic()
-            logger.warning(
-                "slow subscriber loses its oldest events; make it faster, or raise its limit",
-                extra={"subscriber": self.name, "event": self.event, "limit": self.limit, "dropped": self.dropped},
-            )
+            behind = event.at - self._buffer[0].at
+        if full or behind >= SLOW_AFTER:
+            self._report_slow(behind, full=full)
+
+    def _report_slow(self, behind: float, *, full: bool) -> None:
+        if time.monotonic() - self._slow_reported < REPORT_INTERVAL:
+            return
+        self._slow_reported = time.monotonic()
+        logger.warning(
+            "slow subscriber loses its oldest events; make it faster, or raise its limit"
+            if full
+            else "slow subscriber is behind; make it faster, or it will lose events",
+            extra={
+                "subscriber": self.name,
+                "owner": self.owner,
+                "event": self.event,
+                "limit": self.limit,
+                "waiting": len(self._buffer),
+                "behind_s": round(behind, 1),
+                "dropped": self.dropped,
+            },
+        )
 
     def deliver(self, most: int) -> bool:
         """Call a plain callback with up to `most` events, or see that a task does; on the loop only.
@@ -212,6 +299,24 @@ class Subscription:
                 exc_info=error,
                 extra={"subscriber": self.name, "event": self.event, "failures": self.failures},
             )
+
+
+def _weakly(method: Any) -> Callback:
+    """Return a function that calls a bound method as long as its object lives."""
+    reference = weakref.WeakMethod(method)
+
+    def call(event: Event) -> object:
+        living = reference()
+        return None if living is None else living(event)
+
+    return call
+
+
+def _close(reference: weakref.ref[Subscription]) -> None:
+    """Close a subscription whose owner is gone; called at any line of any thread."""
+    subscription = reference()
+    if subscription is not None:
+        subscription.close()
 
 
 def check_options(event: object, callback: object, limit: object) -> None:
