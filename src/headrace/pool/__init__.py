@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from headrace.pool.client_pool import ConnectionPool
+    from headrace.pool.cluster_pools import RedisCluster
     from headrace.pool.figures import LaneStats, PoolStats
     from headrace.pool.holders import Holder
     from headrace.pool.lanes import Lane
+    from headrace.pool.sentinel_pools import SentinelConnectionPool
 
-__all__ = ["ConnectionPool", "Holder", "Lane", "LaneStats", "PoolStats"]
+__all__ = ["ConnectionPool", "Holder", "Lane", "LaneStats", "PoolStats", "RedisCluster", "SentinelConnectionPool"]
 
 _HOMES = {
     "ConnectionPool": "client_pool",
@@ -21,6 +23,8 @@ _HOMES = {
     "Lane": "lanes",
     "LaneStats": "figures",
     "PoolStats": "figures",
+    "RedisCluster": "cluster_pools",
+    "SentinelConnectionPool": "sentinel_pools",
 }
 
 if not TYPE_CHECKING:

@@ -26,8 +26,8 @@ class RedisTraits:
     status_code: str | None = None
 
 
-class ClientPoolTimeout(RedisTraits, PoolTimeout, redis.exceptions.ConnectionError):
-    """Report that no connection came free in time; redis-py's pools raise a ConnectionError then."""
+class ClientPoolTimeout(RedisTraits, PoolTimeout, redis.exceptions.MaxConnectionsError):
+    """Report that no connection came free in time, in a class that cluster clients do not take for a lost node."""
 
 
 class ClientPoolClosed(RedisTraits, PoolClosed, redis.exceptions.ConnectionError):

@@ -382,6 +382,9 @@ class Lending:
         with self.lock:
             self.ledger.resize(maximum, minimum, shares)
             self._limits = (maximum, minimum, {str(lane): share for lane, share in shares.items()})
+            for book in self.ledger.lanes.values():
+                if book.share <= 0:
+                    self.ledger.refuse_lane(book, self.line.no_share)
             self.ledger.serve(time.monotonic())
             self.line.nudge()
         sync_upkeep.wake(self)

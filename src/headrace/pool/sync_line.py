@@ -6,7 +6,7 @@ import time
 from _thread import allocate_lock
 from typing import TYPE_CHECKING, Any, Final
 
-from headrace.pool.client_errors import pool_timeout
+from headrace.pool.client_errors import ClientUsageError, pool_timeout
 from headrace.pool.sync_opening import NEVER
 
 if TYPE_CHECKING:
@@ -45,6 +45,10 @@ class ThreadWait:
         self._bell = allocate_lock()
         self._bell.acquire()
         self._rung = False
+
+    def is_served(self) -> bool:
+        """Tell whether it has got a connection."""
+        return self.member is not None
 
     def accept(self, member: Member[Any]) -> bool:
         """Take the connection; a thread that gives up has left the line before."""
@@ -124,6 +128,8 @@ class Line:
         with self._lock:
             if self.closed is not None:
                 raise self.closed()
+            if book.share <= 0:
+                raise self.no_share(book)
             self._ledger.wait(book, wait, first=first)
         try:
             while not self._step(book, wait):
@@ -140,6 +146,11 @@ class Line:
         if wait.member is None:
             raise wait.error or pool_timeout(self._name, str(book.lane), waited=0, share=0, used=0, ahead=0, holders=[])
         return wait.member
+
+    def no_share(self, book: LaneBook[Any]) -> ClientUsageError:
+        """Build the error of a lane that was left out."""
+        text = f"pool '{self._name}', lane '{book.lane}' has no share any more: a resize left it out. "
+        return ClientUsageError(text + "Give it one with `resize(lanes=...)`, or use another lane.")
 
     def nudge(self) -> None:
         """Wake as many waiting threads as may open a connection now, or one to keep the time of the next attempt."""
@@ -162,11 +173,11 @@ class Line:
     def _step(self, book: LaneBook[Any], wait: ThreadWait) -> bool:
         """Open a connection or sleep; returns whether the wait is over."""
         # Why: what is given to a waiting thread is given for good, so that looking at it needs no lock.
-        if wait.member is not None:
+        if wait.is_served():
             return True
         with self._lock:
             wait.woke()
-            if wait.member is not None or wait.error is not None:
+            if wait.is_served() or wait.error is not None:
                 return True
             now = time.monotonic()
             due = self._opening.due(now)

@@ -59,10 +59,13 @@ class Helpers:
 
     def await_all(self) -> None:
         """Wait until no helper is at work."""
-        with self._lock:
-            threads = list(self._threads)
-        for thread in threads:
-            thread.join()
+        while True:
+            with self._lock:
+                threads = list(self._threads)
+            if not threads:
+                return
+            for thread in threads:
+                thread.join()
 
     def _open_wanted(self) -> None:
         try:
