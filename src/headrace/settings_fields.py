@@ -189,7 +189,7 @@ class Declared:
     health_interval: float = declare(
         "MONITORING_HEALTH_INTERVAL_MS",
         Milliseconds(1_000, 600_000),
-        10.0,
+        30.0,
         "Longest time without an answer of the server before a probe asks for one.",
         change="live",
     )
