@@ -11,7 +11,7 @@ from typing import Final
 from headrace.errors import UsageError
 
 #: What is said of the cost before it is measured. `python benchmarks/collector.py` prints it for one load.
-COST: Final = "allocations take up to seven times as long while it runs, and each live one some 50 to 100 bytes more"
+COST: Final = "allocations take up to ten times as long while it runs, and each live one some 50 to 100 bytes more"
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,8 @@ class Footprints:
         self._turn = 0
         self._often = False
         self._next_at = 0.0
+        # Why: the first reading loads what it needs, which shall not be in the middle of jobs.
+        _ = read_allocated()
 
     def arm(self, *, often: bool) -> None:
         """Look at the next job of each task; `often`, also at jobs after it, up to 20 a second."""
