@@ -232,6 +232,35 @@ def test_a_connection_held_too_long_is_reported_once_and_left_alone(
     pool.release(connection)
 
 
+def test_a_lane_that_makes_callers_wait_for_long_is_told_and_its_recovery_too(pools: Pools) -> None:
+    told: list[tuple[str, dict[str, object]]] = []
+    pool = pools(max_connections=1, exhausted_after=0.05, on_event=lambda event, facts: told.append((event, facts)))
+    held = pool.get_connection()
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(pool.get_connection)
+        until(lambda: told, "it is told")
+
+        pool.release(held)
+
+        pool.release(waiting.result(DEADLINE))
+    until(lambda: len(told) == 2, "the recovery is told")
+    (first, facts), (second, after) = told
+    assert (first, second) == ("exhausted", "recovered")
+    assert (facts["pool"], facts["lane"], facts["active"], facts["waiting"]) == ("books", "user", 1, 1)
+    assert after["duration"] >= 0.05  # type: ignore[operator]  # it is a number
+
+
+def test_the_figures_are_logged_each_interval(pools: Pools, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "headrace.pool")
+    pool = pools(stats_interval=0.1)
+
+    redis.Redis(connection_pool=pool).ping()
+
+    until(lambda: sum(record.getMessage() == "pool stats" for record in caplog.records) >= 2, "two lines are written")
+    line: Any = next(record for record in caplog.records if record.getMessage() == "pool stats")
+    assert (line.pool, line.maximum, line.lanes.split("+")[0]) == ("books", 100, "user:0/100")
+
+
 def test_an_interrupted_wait_passes_its_turn(pools: Pools) -> None:
     pool = pools(max_connections=1, timeout=DEADLINE)
     first = pool.get_connection()

@@ -11,15 +11,17 @@ import random
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
 from headrace.census import Census, Kind
 from headrace.errors import UsageError
 from headrace.pool.client_errors import ClientConnectionLost, ClientPoolClosed
+from headrace.pool.figures import PoolStats, read_stats
 from headrace.pool.ledger import Ledger
 from headrace.pool.loops import watch_forks
+from headrace.pool.sync_exhaustion import Exhaustion
 from headrace.pool.sync_line import Line
 from headrace.pool.sync_opening import SyncOpening
 from headrace.pool.sync_socket import answers, file_numbers, is_clean
@@ -28,31 +30,16 @@ from headrace.pool.sync_upkeep import sync_upkeep
 from headrace.pool.transport import blind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import CodeType
 
     from headrace.census import Entry
     from headrace.pool.lanes import Lane
     from headrace.pool.ledger import LaneBook, Member
     from headrace.pool.options import PoolOptions
+    from headrace.pool.sync_opening import Owner
 
 logger = logging.getLogger(__name__)
-
-
-class Owner(Protocol):
-    """What the lending needs of the pool."""
-
-    def make_connection(self) -> Any:
-        """Make a connection that is not open yet."""
-        ...
-
-    def connect_once(self, connection: Any, seconds: float) -> None:
-        """Open a connection, without repeating, each step within so many seconds."""
-        ...
-
-    def expects_pushes(self) -> bool:
-        """Tell whether the server may send messages that nobody asked for."""
-        ...
 
 
 class Lending:
@@ -64,6 +51,7 @@ class Lending:
         options: Its durations.
         owner: Makes and opens connections; kept weakly, so that a pool that is forgotten ends at once.
         census: Where connections and threads are entered.
+        on_event: Told `exhausted` and `recovered`, with the facts.
     """
 
     def __init__(
@@ -74,8 +62,10 @@ class Lending:
         owner: Owner,
         *,
         census: Census | None = None,
+        on_event: Callable[[str, dict[str, object]], None] | None = None,
     ) -> None:
         self.name = name
+        self._on_event = on_event
         self.options = options
         self._owner = weakref.ref(owner)
         weakref.finalize(owner, self.end).atexit = False
@@ -96,7 +86,8 @@ class Lending:
         self._entries: dict[Any, Entry] = {}
         # Weak: all that was made here, of which a forked child has copies.
         self._made: weakref.WeakSet[Any] = weakref.WeakSet()
-        self.line = Line(self.name, self.lock, self.ledger, self.opening)
+        self.line = Line(self.name, self.lock, self.ledger, self.opening, self._watch, self.options.exhausted_after)
+        self._exhaustion = Exhaustion(self.name, self.ledger, self.options, self._on_event)
         # Bounded by the maximum: connections that have to log in anew before they go on.
         self.reauth: set[Any] = set()
         self._helpers = Helpers(self.name, self.lock, self.opening, self.line, self.census)
@@ -366,12 +357,28 @@ class Lending:
             retired = self.ledger.retire_surplus(now, self.options.idle_timeout)
             retired += retire_dead(self.ledger, self._pushes)
             held = find_held(self.name, self.ledger, self.options.held_warn, now)
+            self.line.watched = False
+            events, again = self._exhaustion.look(now)
+            stats = self._stats_due(now)
         for member in retired:
             self._close(member)
+        self._exhaustion.tell(events)
         for facts in held:
             logger.warning("connection held too long", extra=facts)
+        if stats is not None:
+            logger.info("pool stats", extra=stats.fields())
         self._help()
-        return now + self.options.upkeep_interval
+        return min(again, now + self.options.upkeep_interval)
+
+    def _stats_due(self, now: float) -> PoolStats | None:
+        interval = self.options.stats_interval
+        if not interval or now - self._logged < interval * 0.95:
+            return None
+        self._logged = now
+        return read_stats(self.name, self.ledger, now)
+
+    def _watch(self, when: float) -> None:
+        sync_upkeep.call(self, when)
 
     def resize(self, maximum: int, minimum: int, shares: Mapping[Lane, int]) -> None:
         """Change the limits; what is leased above them is closed when it is released.

@@ -87,9 +87,23 @@ class Line:
         lock: Its lock.
         ledger: Its book.
         opening: Says when a connection is to be opened.
+        watch: Called once with the time at which the wait of whoever came first is a long one.
+        long: Seconds of a long wait.
     """
 
-    def __init__(self, name: str, lock: RLock, ledger: Ledger[Any], opening: SyncOpening) -> None:
+    def __init__(
+        self,
+        name: str,
+        lock: RLock,
+        ledger: Ledger[Any],
+        opening: SyncOpening,
+        watch: Callable[[float], None],
+        long: float,
+    ) -> None:
+        self._watch = watch
+        self._long = long
+        #: Whether `watch` was called since somebody last looked at those who wait.
+        self.watched = False
         self._name = name
         self._lock = lock
         self._ledger = ledger
@@ -131,6 +145,9 @@ class Line:
             if book.share <= 0:
                 raise self.no_share(book)
             self._ledger.wait(book, wait, first=first)
+            if not self.watched:
+                self.watched = True
+                self._watch(since + self._long)
         try:
             while not self._step(book, wait):
                 pass

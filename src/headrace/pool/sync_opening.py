@@ -26,6 +26,22 @@ logger = logging.getLogger(__name__)
 NEVER: Final = float("inf")
 
 
+class Owner(Protocol):
+    """What the lending needs of the pool."""
+
+    def make_connection(self) -> Any:
+        """Make a connection that is not open yet."""
+        ...
+
+    def connect_once(self, connection: Any, seconds: float) -> None:
+        """Open a connection, without repeating, each step within so many seconds."""
+        ...
+
+    def expects_pushes(self) -> bool:
+        """Tell whether the server may send messages that nobody asked for."""
+        ...
+
+
 class Opener(Protocol):
     """What opening needs of the pool."""
 

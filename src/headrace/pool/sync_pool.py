@@ -29,7 +29,7 @@ from headrace.pool.sync_lending import Lending
 from headrace.pool.sync_socket import connect_within
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from threading import RLock
     from types import TracebackType
 
@@ -59,6 +59,7 @@ class ConnectionPool(redis.ConnectionPool):
             belong to `user`. `lane` returns a pool that draws from one of them.
         name: Shown in errors, logs and figures.
         census: Where connections and threads are entered, for a pool that belongs to an app.
+        on_event: Told `exhausted` and `recovered`, with the facts, by the thread that looks after all pools.
         queue_class: Accepted and not used, as redis-py's BlockingConnectionPool has it.
         **kwargs: The further options of `PoolOptions`, and what redis-py's pool and connections take.
 
@@ -76,6 +77,7 @@ class ConnectionPool(redis.ConnectionPool):
         lanes: Mapping[str, int] | None = None,
         name: str = "pool",
         census: Census | None = None,
+        on_event: Callable[[str, dict[str, object]], None] | None = None,
         queue_class: object = None,
         **kwargs: Any,
     ) -> None:
@@ -91,6 +93,7 @@ class ConnectionPool(redis.ConnectionPool):
             options,
             self,
             census=census,
+            on_event=on_event,
         )
         self._lane = next(reversed(self._lending.ledger.lanes))
         self._whose = ("", "")

@@ -78,9 +78,13 @@ class SyncUpkeep:
 
     def wake(self, pool: Tended) -> None:
         """Look after this pool at once."""
+        self.call(pool, 0.0)
+
+    def call(self, pool: Tended, when: float) -> None:
+        """Look after this pool at a time of the monotonic clock, or sooner."""
         with self._condition:
-            if pool in self._pools:
-                self._pools[pool] = 0.0
+            if pool in self._pools and when < self._pools[pool]:
+                self._pools[pool] = when
                 self._condition.notify()
 
     def rows(self) -> list[CensusRow]:
