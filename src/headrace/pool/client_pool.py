@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Self
 
 import redis.asyncio
@@ -25,7 +24,7 @@ from headrace.pool.figures import PoolStats, read_stats
 from headrace.pool.holders import Holder, find_place
 from headrace.pool.lanes import Lane, is_whole, parse_shares, scale_shares
 from headrace.pool.ledger import LaneBook, Ledger
-from headrace.pool.options import PoolOptions
+from headrace.pool.options import LONGEST_WAIT, read_number, take_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -41,9 +40,6 @@ if TYPE_CHECKING:
 
 #: Connections of a pool whose maximum is not given, as redis-py 8 has it.
 DEFAULT_MAXIMUM = 100
-#: Longest wait, seconds, that stands for redis-py's `timeout=None`: there is no endless wait.
-LONGEST_WAIT = 600.0
-_OPTIONS = frozenset(option.name for option in fields(PoolOptions))
 _now = time.monotonic
 _running_loop = asyncio._get_running_loop  # noqa: SLF001 - what `get_running_loop` is without the exception
 
@@ -89,10 +85,9 @@ class ConnectionPool(redis.asyncio.ConnectionPool):
         **kwargs: Any,
     ) -> None:
         del queue_class
-        given = {option: kwargs.pop(option) for option in list(kwargs) if option in _OPTIONS}
-        options = PoolOptions(timeout=LONGEST_WAIT if timeout is None else timeout, **given)
+        options = take_options(kwargs, timeout)
         maximum = DEFAULT_MAXIMUM if max_connections is None else max_connections
-        ledger = make_ledger(maximum, min_connections, lanes)
+        ledger = make_ledger(maximum, read_number("min_connections", min_connections), lanes)
         self._core = Core(
             name,
             ledger,
@@ -397,4 +392,4 @@ async def _has_data(connection: AbstractConnection) -> bool:
         return True
 
 
-__all__ = ["ConnectionPool", "check_minimum", "make_ledger"]
+__all__ = ["LONGEST_WAIT", "ConnectionPool", "check_minimum", "make_ledger"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import Any, Final
 
 from headrace.pool.client_errors import ClientOptionError
 
+#: Longest wait, seconds, that stands for redis-py's `timeout=None`: there is no endless wait.
+LONGEST_WAIT: Final = 600.0
 #: Lowest and highest value of each option, seconds unless the name says otherwise.
 BOUNDS: Final[dict[str, tuple[float, float]]] = {
-    "timeout": (0.0, 600.0),
+    "timeout": (0.0, LONGEST_WAIT),
     "idle_timeout": (0.01, 86_400.0),
     "max_lifetime": (0.01, 604_800.0),
     "check_after": (0.0, 86_400.0),
@@ -74,3 +76,32 @@ class PoolOptions:
         watched = [self.idle_timeout, self.max_lifetime, *([self.held_warn] if self.held_warn else [])]
         watched += [self.stats_interval * 4] if self.stats_interval else []
         return min(UPKEEP_MOST, max(0.05, min(watched) / 4))
+
+
+def take_options(arguments: dict[str, Any], timeout: float | None) -> PoolOptions:
+    """Take the options of a pool out of its arguments; a text is read as a number, since it stood in a URL.
+
+    Args:
+        arguments: Of the pool; what is none of its options stays in.
+        timeout: The wait, None for the longest.
+
+    Raises:
+        OptionError: A value is no number, or outside its bounds.
+    """
+    names = [field.name for field in fields(PoolOptions) if field.name in arguments]
+    given = {name: read_number(name, arguments.pop(name)) for name in names}
+    return PoolOptions(timeout=LONGEST_WAIT if timeout is None else timeout, **given)
+
+
+def read_number(name: str, value: Any) -> Any:
+    """Return a number that stood in a URL as text; what is no text is returned as it is.
+
+    Raises:
+        OptionError: The text is no number.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return int(value) if value.isdecimal() else float(value)
+    except ValueError as error:
+        raise ClientOptionError(f"Invalid value for '{name}' in connection URL: {value!r:.40} is no number.") from error

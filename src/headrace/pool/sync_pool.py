@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import os
 import time
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Self
 
 import redis
@@ -20,11 +19,11 @@ from redis.event import AfterConnectionReleasedEvent
 
 from headrace.errors import OptionError
 from headrace.pool.client_errors import ClientOptionError
-from headrace.pool.client_pool import DEFAULT_MAXIMUM, LONGEST_WAIT, check_minimum, make_ledger
+from headrace.pool.client_pool import DEFAULT_MAXIMUM, check_minimum, make_ledger
 from headrace.pool.figures import PoolStats, read_stats
 from headrace.pool.holders import Holder, find_place
 from headrace.pool.lanes import Lane, parse_shares, scale_shares
-from headrace.pool.options import PoolOptions
+from headrace.pool.options import read_number, take_options
 from headrace.pool.sync_lending import Lending
 from headrace.pool.sync_socket import connect_within
 
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
     from redis.event import EventDispatcherInterface
 
     from headrace.census import Census
-
-_OPTIONS = frozenset(option.name for option in fields(PoolOptions))
 
 
 class ConnectionPool(redis.ConnectionPool):
@@ -82,8 +79,8 @@ class ConnectionPool(redis.ConnectionPool):
         **kwargs: Any,
     ) -> None:
         del queue_class
-        given = {option: kwargs.pop(option) for option in list(kwargs) if option in _OPTIONS}
-        options = PoolOptions(timeout=LONGEST_WAIT if timeout is None else timeout, **given)
+        options = take_options(kwargs, timeout)
+        min_connections = read_number("min_connections", min_connections)
         maximum = DEFAULT_MAXIMUM if max_connections is None else max_connections
         # Checked once here, since the lending makes its ledger anew in each forked child.
         make_ledger(maximum, min_connections, lanes)

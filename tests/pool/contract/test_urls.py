@@ -100,6 +100,20 @@ async def test_the_maximum_may_stand_in_the_url(subject: Subject) -> None:
     assert told(pool) == {"host": "localhost"}
 
 
+async def test_options_of_our_pools_may_stand_in_the_url_too(subject: Subject) -> None:
+    if not subject.ours:
+        pytest.skip("they are options of ours")
+
+    pool = subject.pool_from("redis://localhost?min_connections=3&idle_timeout=7.5&open_parallel=2&client_name=me")
+
+    assert pool.min_connections == 3
+    assert told(pool) == {"host": "localhost", "client_name": "me"}
+    with pytest.raises(ValueError, match="Invalid value for 'idle_timeout' in connection URL: 'long' is no number"):
+        subject.pool_class.from_url("redis://localhost?idle_timeout=long")
+    with pytest.raises(ValueError, match="open_parallel=900: expected a number from 1 to 256"):
+        subject.pool_class.from_url("redis://localhost?open_parallel=900")
+
+
 @pytest.mark.parametrize(
     "url",
     [
