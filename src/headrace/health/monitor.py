@@ -48,7 +48,7 @@ DOUBLINGS: Final = 16
 #: The loop is looked at for this long at least, seconds.
 LOOP_LOOK: Final = 0.02
 #: INFO is asked for after so many intervals also where other calls tell the latency.
-FACTS_INTERVALS: Final = 3
+FACTS_INTERVALS: Final = 1
 
 
 class Monitor:
