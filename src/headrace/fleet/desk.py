@@ -7,7 +7,7 @@ import getpass
 import socket
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from headrace.errors import OptionError, SettingError
 from headrace.fleet.figures import Figures, decode_figures
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Protocol
 
+    from headrace.fleet.snapshot import Snapshot
     from headrace.pool.carrier import Carrier
     from headrace.store.replies import WorkerFacts
     from headrace.store.store import Store
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
         def unlisten(self, callback: Callable[[str, bytes], None]) -> None:
             """Call back no more."""
 
+
+A = TypeVar("A", "Figures", "Snapshot")
 
 #: A worker that has not registered for this long is not waited for, seconds; it registers each minute.
 SEEN_WITHIN: Final = 150.0
@@ -203,18 +206,37 @@ class Fleet:
         Raises:
             OptionError: The wait is out of its bounds.
         """
+        return await self._gather("figures", decode_figures, wait)
+
+    async def look(self, *, wait: float = 0.25) -> list[Snapshot]:
+        """Ask every process to show itself, and return what was shown within a time, this process's own app included.
+
+        Args:
+            wait: Seconds to wait for answers, 0.01..10.
+
+        Raises:
+            OptionError: The wait is out of its bounds.
+        """
+        # Why here: few look, and it would cost each import of the package.
+        from headrace.fleet.snapshot import decode_snapshot  # noqa: PLC0415 - as said above
+
+        return await self._gather("snapshot", decode_snapshot, wait)
+
+    async def _gather(self, word: str, decode: Callable[[bytes], A | None], wait: float) -> list[A]:
         if not 0.01 <= wait <= 10:  # noqa: PLR2004 - as it says
             raise OptionError(f"wait={wait!r}: expected seconds from 0.01 to 10.")
-        answers: dict[tuple[str, int, str], Figures] = {}
+        answers: dict[tuple[str, int, str], A] = {}
 
         def told(_channel: str, message: bytes) -> None:
-            figures = decode_figures(message)
-            if figures is not None:
-                answers[figures.host, figures.pid, figures.app] = figures
+            told = decode(message)
+            if told is not None:
+                answers[told.host, told.pid, told.app] = told
 
-        await self._office.listen((self._channel,), told)
+        # Why one each: an answer that comes late must not be taken for one to another question.
+        channel = f"{self._channel}:{word}"
+        await self._office.listen((channel,), told)
         try:
-            call = pack_command("PUBLISH", self._versions.channel, f"figures {self._channel}")
+            call = pack_command("PUBLISH", self._versions.channel, f"{word} {channel}")
             await self._office.control.roundtrip(call, 1)
             await asyncio.sleep(wait)
         finally:

@@ -93,7 +93,8 @@ class LiveSettings:
         self._seen = 0
         self._stale = False
         self._catching_up: asyncio.Task[None] | None = None
-        self._answering: asyncio.Task[None] | None = None
+        #: Answers under way, at most one to each kind of question.
+        self._answering: dict[bytes, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
         """Listen, and take the latest version; a bad one is left out with an error in the log.
@@ -120,7 +121,7 @@ class LiveSettings:
         """Stop listening, and give the app its own settings back."""
         self._log_reports.close()
         self._host.unlisten(self._told)
-        for task in (self._catching_up, self._answering):
+        for task in (self._catching_up, *self._answering.values()):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
@@ -144,9 +145,9 @@ class LiveSettings:
                 self._catching_up = self._host.census_book.create_task(
                     self._catch_up(), name="take the fleet's settings", owner="settings", expected=(HeadraceError,)
                 )
-        elif word == b"figures" and self._answering is None:
-            self._answering = self._host.census_book.create_task(
-                self._answer(rest), name="tell figures", owner="settings", expected=(HeadraceError,)
+        elif word in (b"figures", b"snapshot") and word not in self._answering:
+            self._answering[word] = self._host.census_book.create_task(
+                self._answer(word, rest), name=f"tell {word.decode()}", owner="settings", expected=(HeadraceError,)
             )
 
     async def _catch_up(self) -> None:
@@ -247,14 +248,20 @@ class LiveSettings:
         for follower in list(self._followers):
             await follower.announce()
 
-    async def _answer(self, channel: bytes) -> None:
+    async def _answer(self, word: bytes, channel: bytes) -> None:
         try:
-            figures = encode_figures(self._app_id, self._host.pool, self._followers)
-            await self._host.control.roundtrip(pack_command("PUBLISH", channel, figures), 1, timeout=5.0)
+            if word == b"figures":
+                answer = encode_figures(self._app_id, self._host.pool, self._followers)
+            else:
+                # Why here: few processes are ever looked at, and it would cost each import of the package.
+                from headrace.fleet.snapshot import encode_snapshot, take_snapshot  # noqa: PLC0415 - as said above
+
+                answer = encode_snapshot(take_snapshot(self._app_id, self._host, self._followers))
+            await self._host.control.roundtrip(pack_command("PUBLISH", channel, answer), 1, timeout=5.0)
         except (ConnectionLost, PoolClosed) as error:
             logger.debug("figures could not be told", extra={"reason": str(error)[:REASON_LIMIT]})
         finally:
-            self._answering = None
+            self._answering.pop(word, None)
 
 
 def _changes(variable: str) -> str:

@@ -85,9 +85,15 @@ class Retuning:
         await self._parts.registration.register()
 
     def figures(self) -> dict[str, int]:
-        """Return concurrency, running and buffered of now."""
-        slots = self._parts.slots
-        return {"concurrency": slots.concurrency, "running": len(slots.running), "buffered": len(slots.buffer)}
+        """Return concurrency, running and buffered of now, and what has completed and failed."""
+        stats, slots = self._parts.stats(), self._parts.slots
+        return {
+            "concurrency": slots.concurrency,
+            "running": stats.running,
+            "buffered": stats.buffered,
+            "completed": stats.completed,
+            "failed": stats.failed,
+        }
 
     def looked(self) -> None:
         """Hand back what a round trip, asked for before a change, has brought too much; called after each of them."""

@@ -1,0 +1,283 @@
+"""What one running process shows of itself when somebody looks: its duties, census, pool, memory, subscribers.
+
+Nothing of it is stored, and nothing is sent while nobody asks: whoever looks names a channel, and every process answers
+there once. So an idle process pays nothing for being visible, and what is seen is of this moment.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgspec
+
+from headrace.memory.process import governor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from headrace.census import Census
+    from headrace.clock import Clock
+    from headrace.events import EventBus
+    from headrace.memory.status import MemoryStatus
+    from headrace.worker.host import Follower
+
+#: Largest snapshot, bytes; lists are cut until it fits.
+LIMIT_BYTES: Final = 32_768
+#: Entries of each list, the oldest, slowest or largest of them.
+ENTRIES: Final = 64
+#: Longest text, characters.
+TEXT: Final = 120
+
+
+class LiveThing(msgspec.Struct, frozen=True):
+    """One entry of the census; `age` is seconds, `place` the line that made it."""
+
+    kind: str
+    name: str
+    owner: str
+    age: float
+    place: str
+
+
+class DutyFigures(msgspec.Struct, frozen=True):
+    """One duty or alarm of the clock; see `headrace.clock.DutyStats`. Times are seconds."""
+
+    name: str
+    owner: str
+    interval: float
+    runs: int
+    skipped: int
+    failures: int
+    late_maximum: float
+    cost_maximum: float
+    cost_total: float
+
+
+class PoolFigures(msgspec.Struct, frozen=True):
+    """The pool; see `headrace.pool.figures.PoolStats`. Times are seconds of the last one to two minutes."""
+
+    maximum: int = 0
+    total: int = 0
+    active: int = 0
+    idle: int = 0
+    waiting: int = 0
+    waiting_highest: int = 0
+    timeouts_total: int = 0
+    wait_p95: float = 0.0
+    response_p95: float = 0.0
+
+
+class History(msgspec.Struct, frozen=True):
+    """One bounded buffer or history; None where it does not say."""
+
+    name: str
+    size_bytes: int | None
+    limit_bytes: int | None
+
+
+class MemoryFigures(msgspec.Struct, frozen=True):
+    """The memory of the process; see `headrace.memory.status.MemoryStatus`."""
+
+    step: str = ""
+    used_bytes: int = 0
+    budget_bytes: int = 0
+    growth: float = 0.0
+    leak_suspected: bool = False
+    histories: list[History] = []
+
+
+class Subscriber(msgspec.Struct, frozen=True):
+    """One subscriber; see `headrace.events.SubscriptionStats`."""
+
+    event: str
+    name: str
+    owner: str
+    waiting: int
+    limit: int
+    dropped: int
+    behind: float
+    slow: bool
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """One process at one moment.
+
+    Attributes:
+        app: Id of the app.
+        host: Name of the machine.
+        pid: Process id.
+        at: Unix time of the process.
+        workers: Workers that run in it.
+        concurrency: Their slots.
+        running: Jobs that run in them.
+        buffered: Jobs that they hold ahead.
+        completed: Jobs that they completed.
+        failed: Jobs that died in them.
+        counts: What is live, by kind; complete.
+        census: What is live, the oldest first; cut to what fits.
+        duties: Duties and alarms, those that took most time first; cut to what fits.
+        subscribers: Subscribers, those that are most behind first; cut to what fits.
+        pool: The pool.
+        memory: The memory.
+    """
+
+    app: str
+    host: str
+    pid: int
+    at: float = 0.0
+    workers: int = 0
+    concurrency: int = 0
+    running: int = 0
+    buffered: int = 0
+    completed: int = 0
+    failed: int = 0
+    counts: dict[str, int] = {}
+    census: list[LiveThing] = []
+    duties: list[DutyFigures] = []
+    subscribers: list[Subscriber] = []
+    pool: PoolFigures = PoolFigures()
+    memory: MemoryFigures = MemoryFigures()
+
+
+class Shown(Protocol):
+    """What a snapshot reads of an open app."""
+
+    @property
+    def census_book(self) -> Census:
+        """Everything live."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """Its duties."""
+        ...
+
+    @property
+    def events(self) -> EventBus:
+        """Its subscribers."""
+        ...
+
+    @property
+    def pool(self) -> Any:
+        """Its pool."""
+        ...
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Snapshot)
+
+
+def take_snapshot(app_id: str, app: Shown, followers: Iterable[Follower]) -> Snapshot:
+    """Look at this process.
+
+    Args:
+        app_id: Id of the app.
+        app: The open app.
+        followers: Its running workers.
+    """
+    figures = [told for follower in followers if (told := follower.figures()) is not None]
+
+    def total(name: str) -> int:
+        return sum(told.get(name, 0) for told in figures)
+
+    return Snapshot(
+        app=app_id,
+        host=socket.gethostname()[:TEXT],
+        pid=os.getpid(),
+        at=time.time(),
+        workers=len(figures),
+        concurrency=total("concurrency"),
+        running=total("running"),
+        buffered=total("buffered"),
+        completed=total("completed"),
+        failed=total("failed"),
+        counts={str(kind): count for kind, count in app.census_book.counts().items()},
+        census=_census(app.census_book),
+        duties=_duties(app.clock),
+        subscribers=_subscribers(app.events),
+        pool=_pool(app.pool.stats()),
+        memory=_memory(governor().status()),
+    )
+
+
+def encode_snapshot(snapshot: Snapshot) -> bytes:
+    """Write a snapshot in at most 32 KiB: lists are halved until it fits, the counts stay complete."""
+    most = ENTRIES
+    while len(encoded := _encoder.encode(snapshot)) > LIMIT_BYTES and most:
+        most //= 2
+        snapshot = msgspec.structs.replace(
+            snapshot,
+            census=snapshot.census[:most],
+            duties=snapshot.duties[:most],
+            subscribers=snapshot.subscribers[:most],
+            memory=msgspec.structs.replace(snapshot.memory, histories=snapshot.memory.histories[:most]),
+        )
+    return encoded
+
+
+def decode_snapshot(message: bytes) -> Snapshot | None:
+    """Read what a process told; None when it is nothing of ours."""
+    try:
+        return _decoder.decode(message)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _census(book: Census) -> list[LiveThing]:
+    return [
+        LiveThing(str(row.kind), row.name[:TEXT], row.owner[:TEXT], round(row.age, 1), row.place[-TEXT:])
+        for row in book.entries()[:ENTRIES]
+    ]
+
+
+def _duties(clock: Clock) -> list[DutyFigures]:
+    stats = sorted(clock.stats(), key=lambda one: one.cost_total, reverse=True)[:ENTRIES]
+    return [
+        DutyFigures(
+            one.name[:TEXT], one.owner[:TEXT], one.interval, one.runs, one.skipped, one.failures,
+            one.late_maximum, one.cost_maximum, one.cost_total,
+        )
+        for one in stats
+    ]  # fmt: skip
+
+
+def _subscribers(bus: EventBus) -> list[Subscriber]:
+    stats = sorted(bus.stats(), key=lambda one: (one.slow, one.behind), reverse=True)[:ENTRIES]
+    return [
+        Subscriber(
+            one.event[:TEXT], one.name[:TEXT], one.owner[:TEXT],
+            one.waiting, one.limit, one.dropped, one.behind, one.slow,
+        )
+        for one in stats
+    ]  # fmt: skip
+
+
+def _pool(stats: Any) -> PoolFigures:
+    return PoolFigures(
+        stats.maximum, stats.total, stats.active, stats.idle, stats.waiting, stats.waiting_highest,
+        stats.timeouts_total, stats.wait.p95, stats.response.p95,
+    )  # fmt: skip
+
+
+def _memory(status: MemoryStatus) -> MemoryFigures:
+    buffers = sorted(status.buffers, key=lambda one: one.size_bytes or 0, reverse=True)[:ENTRIES]
+    return MemoryFigures(
+        step=status.step,
+        used_bytes=status.used_bytes,
+        budget_bytes=status.limit.budget_bytes,
+        growth=status.growth.value,
+        leak_suspected=status.leak_suspected,
+        histories=[History(one.name[:TEXT], one.size_bytes, one.limit_bytes) for one in buffers],
+    )
+
+
+def total_counts(snapshots: Iterable[Snapshot]) -> Counter[str]:
+    """Add up what is live in several processes, by kind."""
+    counts: Counter[str] = Counter()
+    for snapshot in snapshots:
+        counts.update(snapshot.counts)
+    return counts
