@@ -206,7 +206,7 @@ class Opening:
         except Exception as error:  # noqa: BLE001 - handed to every waiter
             if connection is not None:
                 abort(connection)
-            self._failed(error)
+            self._failed(unwrap(error))
         else:
             self._succeeded(connection)
 
@@ -255,6 +255,17 @@ class Opening:
         # The alarm for hanging attempts is of no use any more.
         self._alarm.set(None)
         logger.warning("server cannot be reached", extra={"pool": self._pool.name, "reason": reason[:300]})
+
+
+def unwrap(error: Exception) -> Exception:
+    """Return what redis-py has wrapped whole, as it does with a refused login on a unix socket.
+
+    Example:
+        >>> type(unwrap(redis.exceptions.ConnectionError(AuthenticationError("WRONGPASS")))).__name__
+        'AuthenticationError'
+    """
+    inner = error.args[0] if type(error) is redis.exceptions.ConnectionError and error.args else None
+    return inner if isinstance(inner, Exception) else error
 
 
 def is_final(error: Exception) -> bool:
