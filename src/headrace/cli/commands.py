@@ -37,9 +37,11 @@ class Entry:
 COMMANDS: Final[dict[str, Entry]] = {
     "demo": Entry("demo", "Run real work through worker processes, and kill one of them."),
     "worker": Entry("worker", "Run the jobs of an app."),
+    "top": Entry("top", "Watch the fleet: queues, processes, timers, memory."),
     "queues": Entry("queues", "Look at queues and control them."),
     "jobs": Entry("jobs", "Look at jobs and control them."),
     "health": Entry("health", "Say how the server is, why, and what to do."),
+    "doctor": Entry("doctor", "Examine settings and server, without load."),
     "pool": Entry("pool", "Size the connection pools of the fleet."),
     "config": Entry("config", "Look at the settings, and change those of the fleet."),
     "server": Entry("server", "Run the default server until Ctrl+C."),

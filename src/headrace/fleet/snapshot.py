@@ -7,6 +7,7 @@ there once. So an idle process pays nothing for being visible, and what is seen 
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from collections import Counter
@@ -19,7 +20,7 @@ from headrace.memory.process import governor
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from headrace.census import Census
+    from headrace.census import Census, CensusRow
     from headrace.clock import Clock
     from headrace.events import EventBus
     from headrace.memory.status import MemoryStatus
@@ -34,13 +35,17 @@ TEXT: Final = 120
 
 
 class LiveThing(msgspec.Struct, frozen=True):
-    """One entry of the census; `age` is seconds, `place` the line that made it."""
+    """Entries of the census that differ by numbers in their names only, which are `#` when there are several.
+
+    `age` is that of the oldest, in seconds, `place` the line that made them.
+    """
 
     kind: str
     name: str
     owner: str
     age: float
     place: str
+    count: int = 1
 
 
 class DutyFigures(msgspec.Struct, frozen=True):
@@ -118,7 +123,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         completed: Jobs that they completed.
         failed: Jobs that died in them.
         counts: What is live, by kind; complete.
-        census: What is live, the oldest first; cut to what fits.
+        census: What is live, alike together, the oldest first; cut to what fits.
         duties: Duties and alarms, those that took most time first; cut to what fits.
         subscribers: Subscribers, those that are most behind first; cut to what fits.
         pool: The pool.
@@ -167,6 +172,7 @@ class Shown(Protocol):
         ...
 
 
+_NUMBER: Final = re.compile(r"\d+")
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Snapshot)
 
@@ -228,9 +234,20 @@ def decode_snapshot(message: bytes) -> Snapshot | None:
 
 
 def _census(book: Census) -> list[LiveThing]:
+    # Why together: a hundred slots would hide everything else.
+    alike: dict[tuple[str, ...], list[CensusRow]] = {}
+    for row in book.entries():
+        alike.setdefault((row.kind, _NUMBER.sub("#", row.name), row.owner, row.place), []).append(row)
     return [
-        LiveThing(str(row.kind), row.name[:TEXT], row.owner[:TEXT], round(row.age, 1), row.place[-TEXT:])
-        for row in book.entries()[:ENTRIES]
+        LiveThing(
+            str(rows[0].kind),
+            (name if len(rows) > 1 else rows[0].name)[:TEXT],
+            rows[0].owner[:TEXT],
+            round(rows[0].age, 1),
+            rows[0].place[-TEXT:],
+            len(rows),
+        )
+        for (_, name, *_), rows in list(alike.items())[:ENTRIES]
     ]
 
 
