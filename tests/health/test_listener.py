@@ -10,6 +10,8 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from headrace.census import Census
 from headrace.errors import SettingError
@@ -129,6 +131,17 @@ async def test_what_is_no_request_is_refused(probed: Probed, data: bytes) -> Non
 
     assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert probed.asked == []
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_request_or_are_refused(data: bytes) -> None:
+    for head in (data, b"GET /livez HTTP/1.1\r\nHost: x\r\n" + data):
+        try:
+            method, path = module.parse_request(head + b"\r\n\r\n")
+        except module.Refusal as refusal:
+            assert refusal.status in {400, 404, 405}
+        else:
+            assert (method, path) in {(method, path) for method in ("GET", "HEAD") for path in module.PATHS}
 
 
 async def test_a_request_of_http_1_0_needs_no_host(probed: Probed) -> None:

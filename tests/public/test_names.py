@@ -26,6 +26,7 @@ METHODS: dict[str, dict[str, set[str]]] = {
         "worker": {"queues", "concurrency"},
         "subscribe": {"event", "callback"},
         "census": set(),
+        "health": set(),
         "middleware": set(),
         "lifespan": set(),
     },
