@@ -1,0 +1,1 @@
+"""Proof on the user's own settings and server: `headrace verify` with load and faults, `headrace doctor` without."""

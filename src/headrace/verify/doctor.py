@@ -1,0 +1,144 @@
+"""The quick part: what can be said of settings and server in a second or two, without load and without a write.
+
+It opens the parts of an app that ask and answer, and not the app itself, which would take places in the budget of the
+fleet and be refused where the fleet does not fit: that is when a doctor is needed most.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from headrace.app import Headrace
+from headrace.census import Census
+from headrace.errors import CommandRefused, ServerError, ServerTooOld, SettingError
+from headrace.health.facts import explain
+from headrace.resp import pack_command
+from headrace.session import Session
+from headrace.settings import VARIABLES, load_settings, source_of
+from headrace.settings_auto import first_maximum
+from headrace.settings_env import mask_url
+from headrace.sizing.demand import Demand, size_up
+from headrace.sizing.facts import ask_fleet, this_process
+from headrace.store.budget import Budget
+from headrace.store.versions import Versions
+from headrace.verify.claims_server import (
+    Effective,
+    ServerAnswers,
+    ServerCarriesFleet,
+    ServerIsThere,
+    SettingsCount,
+    judge_check,
+)
+from headrace.verify.settings_strays import find_strays
+
+if TYPE_CHECKING:
+    from headrace.settings import Settings
+    from headrace.sizing.demand import Sizing
+    from headrace.verify.outcome import Outcome
+
+#: Longest wait for the first connection, seconds: the whole command takes under three.
+OPEN_TIMEOUT: Final = 1.0
+#: PINGs, one after the other, and how long they may take together, seconds.
+PINGS: Final = 21
+PINGS_WITHIN: Final = 0.5
+PING: Final = pack_command("PING")
+
+
+async def examine(url: str | None = None) -> list[Outcome]:
+    """Look at settings and server; nothing is written, and no place in the fleet is taken.
+
+    Args:
+        url: Server; without one, the setting REDIS_URL, else the default server.
+
+    Returns:
+        One outcome for each check; a server that cannot be reached is one too.
+
+    Raises:
+        SettingError: A setting is malformed.
+        ServerStartFailed: The default server could not be started.
+    """
+    configured = load_settings({"redis_url": url})
+    settings = _small(configured)
+    census = Census()
+    desk = Headrace(settings=settings)
+    try:
+        session = await Session.open(settings, census, desk, desk.id)
+    except ServerTooOld as error:
+        return [ServerIsThere().refuted(str(error), "Upgrade the server.")]
+    except ServerError as error:
+        finding = explain(str(error))
+        where = mask_url(configured.redis_url or "the default server")
+        reason = f"{where}: {finding.reason}"
+        return [judge_settings(configured), ServerIsThere().refuted(reason, finding.remedy)]
+    try:
+        return await _look(session, configured)
+    finally:
+        await session.close()
+        census.check_closed("doctor")
+
+
+def judge_settings(settings: Settings, real: tuple[int, int] | None = None) -> Outcome:
+    """Judge the settings of the pool.
+
+    Args:
+        settings: What was configured.
+        real: Minimum and maximum of the pool of a process that runs with them, None for none.
+    """
+    maximum, minimum = VARIABLES["REDIS_MAX_CONNECTIONS"], VARIABLES["REDIS_MIN_CONNECTIONS"]
+    effective = Effective(
+        settings.redis_max_connections,
+        settings.redis_min_connections,
+        (source_of(settings, maximum), source_of(settings, minimum)),
+        real_minimum=None if real is None else real[0],
+        real_maximum=None if real is None else real[1],
+        strays=find_strays(),
+    )
+    return SettingsCount().judge(effective)
+
+
+async def with_fleet(session: Session, settings: Settings) -> Settings:
+    """Return the settings as the fleet completes them; as they are where that cannot be read."""
+    try:
+        version = await Versions(session.store).read(session.control)
+        return settings.with_fleet(version.values, place="the settings of the fleet")
+    except (CommandRefused, SettingError):
+        return settings
+
+
+async def size_fleet(session: Session, settings: Settings) -> Sizing:
+    """Size one more worker process of these settings beside those that run."""
+    fleet = await ask_fleet(session.control, session.store, Budget(session.store), f"{this_process()}:doctor")
+    maximum = first_maximum(settings.redis_max_connections, settings.redis_min_connections)
+    return size_up(
+        Demand(1, settings.queue_concurrency, auto=settings.redis_max_connections == "auto"),
+        fleet.members,
+        fleet.server,
+        minimum=min(settings.redis_min_connections, maximum),
+        maximum=maximum,
+        share_percent=settings.pool_fleet_share,
+        strangers=fleet.strangers,
+        clients_here=session.pool.stats().total,
+    )
+
+
+def _small(settings: Settings) -> Settings:
+    """Return settings whose pool is as small as one can be, so that looking disturbs nobody."""
+    changes: dict[str, object] = {"redis_acquire_timeout": OPEN_TIMEOUT}
+    if "+cluster" not in (settings.redis_url or "").partition("://")[0]:
+        changes |= {"redis_max_connections": 4, "redis_min_connections": 0}
+    return settings.override(changes)
+
+
+async def _look(session: Session, configured: Settings) -> list[Outcome]:
+    settings = await with_fleet(session, configured)
+    outcomes = [judge_settings(settings), ServerCarriesFleet().judge(await size_fleet(session, settings))]
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) < PINGS and time.perf_counter() - began < PINGS_WITHIN:
+        sent = time.perf_counter()
+        await session.control.roundtrip(PING, 1, timeout=OPEN_TIMEOUT)
+        times.append(time.perf_counter() - sent)
+    outcomes.append(ServerAnswers().judge(times))
+    health = await session.monitor.health()
+    return outcomes + [judge_check(check) for check in health.checks]
