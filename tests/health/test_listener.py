@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from headrace.census import Census
 from headrace.errors import SettingError
 from headrace.health import listener as module
-from headrace.health.answers import Answer, Report, answer_many, answer_one, report_worker
+from headrace.health.answers import PATHS, Answer, Report, answer_many, answer_one, report_worker
 from headrace.health.listener import CONNECTIONS, Listener
 from headrace.health.verdict import Health, Status, WorkerState
 from tests.live import until
@@ -136,12 +136,11 @@ async def test_what_is_no_request_is_refused(probed: Probed, data: bytes) -> Non
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_request_or_are_refused(data: bytes) -> None:
     for head in (data, b"GET /livez HTTP/1.1\r\nHost: x\r\n" + data):
-        try:
-            method, path = module.parse_request(head + b"\r\n\r\n")
-        except module.Refusal as refusal:
-            assert refusal.status in {400, 404, 405}
-        else:
-            assert (method, path) in {(method, path) for method in ("GET", "HEAD") for path in module.PATHS}
+        found: tuple[str, str] | None = None
+        with contextlib.suppress(module.Refusal):
+            found = module.parse_request(head + b"\r\n\r\n")
+
+        assert found is None or (found[0] in {"GET", "HEAD"} and found[1] in PATHS)
 
 
 async def test_a_request_of_http_1_0_needs_no_host(probed: Probed) -> None:
