@@ -13,8 +13,6 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError
-
 from headrace.census import Census, Kind
 from headrace.errors import UsageError
 from headrace.pool.client_errors import ClientConnectionLost, ClientPoolClosed
@@ -24,7 +22,7 @@ from headrace.pool.loops import watch_forks
 from headrace.pool.sync_exhaustion import Exhaustion
 from headrace.pool.sync_line import Line
 from headrace.pool.sync_opening import SyncOpening
-from headrace.pool.sync_socket import answers, file_numbers, is_clean
+from headrace.pool.sync_socket import TORN, answers, file_numbers, is_clean
 from headrace.pool.sync_tending import Helpers, find_held, retire_dead
 from headrace.pool.sync_upkeep import sync_upkeep
 from headrace.pool.transport import blind
@@ -198,7 +196,7 @@ class Lending:
             self.reauth.discard(connection)
         try:
             connection.re_auth()
-        except (RedisError, OSError):
+        except TORN:
             connection.disconnect()
             return False
         return True

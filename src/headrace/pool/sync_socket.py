@@ -6,7 +6,7 @@ The names with an underscore are redis-py 8's; pyproject.toml keeps it below 9, 
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import RedisError, ResponseError
 
@@ -14,6 +14,10 @@ from headrace.pool.transport import PUSH, next_word
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+#: What using a connection raises: broken, or torn down in this moment by `disconnect` in another thread, which redis-py
+#: does without a lock.
+TORN: Final = (RedisError, OSError, AttributeError, TypeError, ValueError)
 
 
 def file_numbers(connections: Iterable[Any]) -> list[int]:
@@ -37,7 +41,7 @@ def is_clean(connection: Any, pushes: Callable[[], bool]) -> bool:
     try:
         if not connection.can_read():
             return True
-    except (RedisError, OSError):
+    except TORN:
         return False
     return pushes() and _begins_with_push(connection)
 
@@ -50,7 +54,7 @@ def answers(connection: Any, timeout: float) -> bool:
         return connection.read_response(timeout=timeout) in {word, word.encode()}
     except ResponseError:
         return True
-    except (RedisError, OSError):
+    except TORN:
         return False
 
 
