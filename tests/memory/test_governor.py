@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import tracemalloc
 from typing import TYPE_CHECKING, Any
@@ -207,6 +208,32 @@ async def test_a_process_that_needs_as_much_from_its_start_is_not_replaced(stage
 
     assert pleas == []
     assert stage.worker.told[-1] == 1
+
+
+async def test_a_process_of_its_own_has_its_collector_set_and_knows_its_predecessor(stage: Stage) -> None:
+    stage.governor.detach(stage.worker)
+    before = gc.get_threshold()
+    stage.governor.claim(processes=2, replace=None, predecessor="process 7 was killed by the kernel")
+
+    stage.governor.attach(stage.worker)
+    during = stage.governor.collector.stats()
+    stage.governor.detach(stage.worker)
+
+    assert during.tuned
+    assert during.frozen > 0
+    assert gc.get_threshold() == before
+    assert await stage.app.names() == ["killed"]
+    assert stage.governor.status().predecessor == "process 7 was killed by the kernel"
+
+
+async def test_whoever_sees_the_end_is_told_of_high_and_of_its_end(stage: Stage) -> None:
+    told: list[str] = []
+    stage.governor.claim(processes=1, replace=None, tell=lambda plea: told.append(plea.step.word))
+
+    for used in (820, 910, 960, 910, 820, 700):
+        stage.read(used)
+
+    assert told == ["high", "critical", "elevated"]
 
 
 async def test_attempts_that_free_nothing_end_after_two_and_say_what_holds_the_memory(stage: Stage) -> None:

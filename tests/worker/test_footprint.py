@@ -74,13 +74,17 @@ async def test_what_a_job_of_a_child_process_needs_is_learned_from_the_child(app
     take = app.task(name="footprint-child", process=True, keep_result=60)(process_tasks.take)
 
     async def run() -> None:
-        await (await take.enqueue(4)).result(timeout=20)
+        sizes.append(sizes[-1] + 4)
+        await (await take.enqueue(sizes[-1])).result(timeout=20)
+
+    sizes = [0]
 
     async with app:
         tasks = await learned(app, run, 4)
 
     # The first job started the child, which says nothing of the job.
     assert tasks["footprint-child"].samples >= 3
+    assert tasks["footprint-child"].footprint_largest_bytes > 3 * MIB
 
 
 async def test_one_job_in_a_reading_is_looked_at_and_no_more(app: Headrace) -> None:

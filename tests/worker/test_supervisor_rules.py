@@ -37,7 +37,8 @@ def wait():
 def on(name, act): signal.signal(getattr(signal, name), lambda *_: act())
 exec(sys.argv[1])
 """
-GOOD = "on('SIGTERM', sys.exit); started(); wait()"
+READY = "on('SIGTERM', sys.exit); started()"
+GOOD = f"{READY}; wait()"
 
 
 class Lines(logging.Handler):
@@ -322,3 +323,62 @@ async def test_a_former_child_that_crashes_during_a_restart_is_replaced_by_the_n
 
     assert (supervisor.tallies[0].starts, supervisor.tallies[0].crashes) == (2, 1)
     assert not lines.find("worker process is replaced")
+
+
+FIRST = "first = not os.path.exists(sys.argv[2])"
+FULL = "say(type='pressed', step='critical', used_mb=99, budget_mb=100, jobs=['mail 01'], replace=True)"
+
+
+async def test_a_child_that_asks_for_another_in_its_place_is_stopped_when_that_one_runs(
+    supervise: Callable[..., Supervisor], lines: Lines, tmp_path: Path
+) -> None:
+    ask = f"{FIRST}; note('began'); {READY}; first and {FULL}; wait()"
+    supervisor = supervise(ask)
+    running = asyncio.create_task(supervisor.run())
+
+    (stopped,) = await lines.wait("worker process stopped")
+    started = await lines.wait("worker process started", 2)
+    (asked,) = await lines.wait("worker process is replaced before its memory runs out")
+    supervisor.stop()
+    await finish(running)
+
+    assert (asked["child"], asked["used_mb"], asked["budget_mb"]) == (started[0]["child"], 99, 100)
+    assert stopped["child"] == started[0]["child"]
+    assert lines.all.index(started[1]) < lines.all.index(stopped)
+    assert notes(tmp_path) == ["began", "began"]
+    assert supervisor.tallies[0].crashes == 0
+
+
+async def test_a_child_whose_successor_does_not_start_goes_on(
+    supervise: Callable[..., Supervisor], lines: Lines, tmp_path: Path
+) -> None:
+    ask = f"{FIRST}; note('began'); first or sys.exit(3); {READY}; {FULL}; wait()"
+    supervisor = supervise(ask)
+    running = asyncio.create_task(supervisor.run())
+
+    (given_up,) = await lines.wait("new worker process did not start; the restart is given up")
+    supervisor.stop()
+    await finish(running)
+
+    assert given_up["former_goes_on"]
+    assert notes(tmp_path) == ["began", "began"]
+
+
+async def test_a_child_that_the_system_killed_while_memory_was_short_is_named_as_that(
+    supervise: Callable[..., Supervisor], lines: Lines, tmp_path: Path
+) -> None:
+    short = FULL.replace("True", "False")
+    tell = "note(os.environ.get('_HEADRACE_PREDECESSOR', 'none').split()[0])"
+    die = f"{FIRST}; {tell}; {READY}; first and ({short}, os.kill(os.getpid(), 9)); wait()"
+    supervisor = supervise(die)
+    running = asyncio.create_task(supervisor.run())
+
+    (lost,) = await lines.wait(
+        "worker process ran out of memory; what kills it again and again is dead after HEADRACE_MAX_STALLED"
+    )
+    await lines.wait("worker process started", 2)
+    supervisor.stop()
+    await finish(running)
+
+    assert lost["memory"].endswith("(it was critical at 99 of 100 MB, and ran mail 01)")
+    assert notes(tmp_path) == ["none", "process"]

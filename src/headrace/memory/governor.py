@@ -102,7 +102,7 @@ class Governor:
         Args:
             processes: Worker processes that share the limit.
             replace: Starts another process in the place of this one, None when nobody can.
-            tell: Takes note of the step high or critical, for whoever sees the end of this process.
+            tell: Takes note of each step from and to high or critical, for whoever sees the end of this process.
             predecessor: How the process ended that this one replaces, if it ran out of memory.
         """
         self._processes, self._is_own = processes, True
@@ -245,7 +245,7 @@ class Governor:
         self._alerts.growth(reading, self._series, self._recent, self.leaks)
         self._look_sooner(reading)
         often = self._step > Step.NORMAL or self._alerts.is_rapid or self._alerts.is_leaking
-        for worker in self._restraint.workers:
+        for worker in list(self._restraint.workers):
             worker.arm(often=often)
         self._readings += 1
         self._cost += time.perf_counter() - began
@@ -265,7 +265,7 @@ class Governor:
         self._alerts.step(before, after, reading, self._recent, done)
         if done and after is before:
             logger.info(done, extra={"step": after.word, "used_mb": reading.used_bytes // MIB})
-        if after > before and after >= Step.HIGH and self._tell is not None:
+        if after is not before and max(after, before) >= Step.HIGH and self._tell is not None:
             self._tell(self._restraint.plea(reading, after))
 
     def _use_calm(self, now: float) -> None:

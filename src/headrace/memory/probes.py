@@ -55,6 +55,18 @@ def read_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _PEAK_UNIT
 
 
+def read_peak_of(pid: int) -> int:
+    """Return the largest resident size that another process ever had, in bytes; 0 where the system does not tell it."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    for line in text.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1_024
+    return 0
+
+
 def read_proportional() -> int | None:
     """Return the resident size with shared pages counted by share (PSS), in bytes; None where it cannot be read."""
     try:

@@ -32,7 +32,7 @@ GROWN: Final = 0.10
 
 
 class Restrained(Protocol):
-    """A worker, as far as memory is concerned; everything is called on its own loop."""
+    """A worker, as far as memory is concerned; any thread may call, and what acts does so on the worker's own loop."""
 
     @property
     def concurrency(self) -> int:
@@ -106,12 +106,12 @@ class Restraint:
     @property
     def is_idle(self) -> bool:
         """Whether no worker runs or holds a job."""
-        return all(worker.is_idle for worker in self.workers)
+        return all(worker.is_idle for worker in list(self.workers))
 
     @property
     def is_calm(self) -> bool:
         """Whether no worker is in the middle of a batch."""
-        return all(worker.is_calm for worker in self.workers)
+        return all(worker.is_calm for worker in list(self.workers))
 
     def attach(self, worker: Restrained) -> None:
         """Hold back this worker too from now on."""
@@ -124,11 +124,11 @@ class Restraint:
 
     def job_processes(self) -> list[int]:
         """Return the children of all workers that run jobs."""
-        return [pid for worker in self.workers for pid in worker.job_processes()]
+        return [pid for worker in list(self.workers) for pid in worker.job_processes()]
 
     def jobs(self) -> tuple[str, ...]:
         """Return task and id of some of the jobs that run."""
-        return tuple(job for worker in self.workers for job in worker.running_jobs())[:20]
+        return tuple(job for worker in list(self.workers) for job in worker.running_jobs())[:20]
 
     def follow(self, reading: Reading, step: Step, thresholds: Thresholds) -> str:
         """Act on the step of a reading; returns what was done, for the log, or nothing."""
@@ -138,7 +138,7 @@ class Restraint:
             return self._ask(reading, step)
         if self._stopped and (step < Step.HIGH or (self.asked_at or 0.0) + PATIENCE < reading.at):
             self._stopped, self.asked_at = False, None
-            for worker in self.workers:
+            for worker in list(self.workers):
                 worker.resume_taking()
             return "jobs are taken again"
         return said
@@ -173,7 +173,7 @@ class Restraint:
     def _ask(self, reading: Reading, step: Step) -> str:
         plea = self.plea(reading, step)
         self._stopped = True
-        for worker in self.workers:
+        for worker in list(self.workers):
             worker.stop_taking()
         self.asked_at = reading.at
         self._next_ask = reading.at + ASK_AGAIN
@@ -184,7 +184,7 @@ class Restraint:
 
     def _limit_slots(self, step: Step) -> str:
         said = ""
-        for worker, allowed in self.workers.items():
+        for worker, allowed in list(self.workers.items()):
             concurrency = worker.concurrency
             # Why: a worker that was given more slots than it had is not held back by that.
             if step < Step.HIGH and (allowed >= concurrency or worker not in self._held):

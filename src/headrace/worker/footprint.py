@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from headrace.memory.probes import read_allocated, read_blocks, read_peak, read_usage
+from headrace.memory.probes import read_allocated, read_blocks, read_peak, read_peak_of, read_usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Generator, Iterable
@@ -85,8 +85,9 @@ class Footprints:
     def read(self, runner: Runner) -> Look:
         """Read what is used now: by this process, or by those that run jobs."""
         if runner.task.options.process:
-            size = sum(read_usage(pid).resident for pid in self._job_processes())
-            return Look(size, 0, 0, size, len(self._running))
+            pids = list(self._job_processes())
+            size = sum(read_usage(pid).resident for pid in pids)
+            return Look(size, sum(map(read_peak_of, pids)), 0, size, len(self._running))
         size, blocks = read_usage().resident, read_blocks()
         allocated = read_allocated()
         held = size if allocated is None else allocated + blocks * BLOCK_BYTES

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -9,6 +11,8 @@ from headrace.memory.process import governor
 from headrace.worker.footprint import Footprints
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from headrace.worker.running import Running
     from headrace.worker.worker import Worker
 
@@ -32,6 +36,7 @@ class Governed:
             parts.runners.values(), parts.slots.running, self.job_processes, self.governor.leaks
         )
         self._attached = False
+        self._loop = asyncio.get_running_loop()
 
     def start(self) -> None:
         """Let the governor hold the worker back, and set the collector for it."""
@@ -66,15 +71,15 @@ class Governed:
 
     def restrain(self, slots: int | None) -> None:
         """Use no more slots than this, None for all that it has."""
-        self._parts.retuning.restrain(slots)
+        self._call(lambda: self._parts.retuning.restrain(slots))
 
     def stop_taking(self) -> None:
         """Take no more jobs, and hand back what has not started."""
-        self._parts.take(on=False)
+        self._call(lambda: self._parts.take(on=False))
 
     def resume_taking(self) -> None:
         """Take jobs again."""
-        self._parts.take(on=True)
+        self._call(lambda: self._parts.take(on=True))
 
     def job_processes(self) -> list[int]:
         """Return the process ids of the children that run jobs."""
@@ -86,4 +91,19 @@ class Governed:
 
     def arm(self, *, often: bool) -> None:
         """Look at what memory does around the next job of each task."""
-        self._footprints.arm(often=often)
+        self._call(lambda: self._footprints.arm(often=often))
+
+    def _call(self, act: Callable[[], None]) -> None:
+        """Act on the loop of the worker, which may not be the one that the governor is driven by."""
+        if asyncio._get_running_loop() is self._loop:  # noqa: SLF001 - documented, and raises nothing where none runs
+            act()
+            return
+
+        def later() -> None:
+            # Why: the worker may have been told to stop meanwhile, and must not take jobs again then.
+            if self._attached:
+                act()
+
+        # A loop that is closed has no worker any more.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(later)

@@ -30,11 +30,12 @@ def describe_memory_end(pid: int, code: int, failed: Failed | None, pressed: Pre
     if code != -signal.SIGKILL:
         return ""
     last = ""
-    if pressed is not None:
+    short = pressed is not None and pressed.step in {"high", "critical"}
+    if pressed is not None and short:
         last = f" (it was {pressed.step} at {pressed.used_mb:,} of {pressed.budget_mb:,} MB"
         last += f", and ran {', '.join(pressed.jobs)})" if pressed.jobs else ")"
     if oom_kills > 0:
         return f"process {pid} was killed by the kernel: the memory of its control group ran out{last}"
-    if pressed is not None:
+    if short:
         return f"process {pid} was killed, probably for lack of memory{last}"
     return ""
