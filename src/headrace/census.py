@@ -249,6 +249,10 @@ class Census:
         """List everything live, in the order it was entered."""
         return [entry.row() for entry in list(self._entries)]
 
+    def live(self) -> list[Entry]:
+        """List the entries themselves, for whoever compares two moments."""
+        return list(self._entries)
+
     def counts(self) -> dict[Kind, int]:
         """Count what is live by kind; a kind with nothing live is left out."""
         counts: dict[Kind, int] = {}
