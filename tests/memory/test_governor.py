@@ -325,12 +325,12 @@ async def test_registered_caches_are_released_and_a_broken_one_harms_none(stage:
 
     assert sizes == [("broken", None, None), ("good", 1_000, 5_000)]
     assert cache == {}
-    assert "broken: OSError: no" in done.effects[0].detail
+    assert done.effects[0].detail == "2 released; broken: OSError: no"
     assert stage.app.pool.shrunk == 1
     broken.close()
     good.close()
     names = [buffer.name for buffer in stage.governor.status().buffers]
-    assert names[3:] == ["idle connections", "figures of the pool", "events that wait for subscribers"]
+    assert names[4:] == ["idle connections", "figures of the pool", "events that wait for subscribers"]
 
 
 async def test_what_headrace_holds_says_its_bytes_and_stays_below_its_bounds_for_a_day(stage: Stage) -> None:
@@ -340,7 +340,7 @@ async def test_what_headrace_holds_says_its_bytes_and_stays_below_its_bounds_for
     buffers = {buffer.name: buffer for buffer in stage.governor.status().buffers}
     idle = buffers.pop("idle connections")
     assert idle.can_release
-    assert len(buffers) == 5
+    assert len(buffers) == 6
     for buffer in buffers.values():
         assert buffer.size_bytes is not None
         assert buffer.limit_bytes is not None

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     from headrace.memory.collector import Collector
 
-#: Effects that are remembered, and caches that may be registered.
+#: Effects that are remembered, bytes that one is taken for, and caches that may be registered.
 EFFECTS: Final = 64
+EFFECT_BYTES: Final = 500
 CACHES: Final = 256
 
 
@@ -145,6 +146,16 @@ class Actions:
         """Return the latest effects, the last one at the end."""
         return list(self._effects)
 
+    @property
+    def size_bytes(self) -> int:
+        """What the effects that are remembered hold now."""
+        return len(self._effects) * EFFECT_BYTES
+
+    @property
+    def limit_bytes(self) -> int:
+        """What they hold at most."""
+        return EFFECTS * EFFECT_BYTES
+
     def run(self, reason: str, *, aggressive: bool = False) -> list[Effect]:
         """Empty the caches, collect garbage, and give what is free back to the system.
 
@@ -164,8 +175,9 @@ class Actions:
         return done
 
     def _release_caches(self) -> str:
-        failures = [text for cache in list(self._caches) if (text := cache.release())]
-        return "; ".join([f"{len(self._caches)} emptied", *failures][:4])
+        caches = [cache for cache in self._caches if cache.can_release]
+        failures = [text for cache in caches if (text := cache.release())]
+        return "; ".join([f"{len(caches) - len(failures)} released", *failures][:4])
 
     def _measure(self, action: str, reason: str, run: Callable[[], Any]) -> Effect:
         before, began = read_usage().resident, time.perf_counter()

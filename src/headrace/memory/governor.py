@@ -325,10 +325,11 @@ class Governor:
             self.collector.unwatch()
 
     def _own_buffers(self) -> list[Buffer]:
-        series, leaks = self._series, self.leaks
+        series, leaks, actions = self._series, self.leaks, self._actions
         return [
             Buffer("readings of memory", series.size_bytes, series.limit_bytes, can_release=False),
             Buffer("samples of tasks", leaks.size_bytes, leaks.limit_bytes, can_release=False),
+            Buffer("effects of actions", actions.size_bytes, actions.limit_bytes, can_release=False),
             Buffer("pauses of the collector", self.collector.size_bytes, self.collector.size_bytes, can_release=False),
         ]
 
