@@ -382,3 +382,23 @@ async def test_a_child_that_the_system_killed_while_memory_was_short_is_named_as
 
     assert lost["memory"].endswith("(it was critical at 99 of 100 MB, and ran mail 01)")
     assert notes(tmp_path) == ["none", "process"]
+
+
+async def test_a_child_that_a_rolling_restart_has_replaced_is_not_replaced_again(
+    supervise: Callable[..., Supervisor], lines: Lines, tmp_path: Path
+) -> None:
+    slow = f"{FIRST}; note('began'); on('SIGUSR1', lambda: {FULL}); first or time.sleep(0.3); {READY}; wait()"
+    supervisor = supervise(f"import time; {slow}")
+    running = asyncio.create_task(supervisor.run())
+    (started,) = await lines.wait("worker process started")
+
+    supervisor.restart()
+    os.kill(started["child"], signal.SIGUSR1)
+    await lines.wait("worker process is replaced before its memory runs out")
+    await lines.wait("all worker processes are new")
+    while supervisor._rolling is not None:
+        await asyncio.wait([supervisor._rolling])
+    supervisor.stop()
+    await finish(running)
+
+    assert notes(tmp_path) == ["began", "began"]

@@ -56,6 +56,7 @@ class Child:
         ended: Set when it was reaped.
         retiring: It was told to stop.
         killed: It was sent SIGKILL by its supervisor.
+        worker: Id of its worker, once it said so.
         grace: Time that it gives running jobs, seconds, as it said.
         stopped: What it said it did, if it said so.
         failed: Why it cannot run, if it said so.
@@ -75,6 +76,7 @@ class Child:
         self.retiring = False
         self._hard = False
         self.killed = False
+        self.worker = ""
         self.grace = 0.0
         self.stopped: Stopped | None = None
         self.failed: Failed | None = None
@@ -198,6 +200,7 @@ class Child:
     def _take(self, message: Message) -> None:
         match message:
             case Started():
+                self.worker = message.worker
                 self.grace = message.grace
                 self.started_at = time.monotonic()
                 self.started.set()

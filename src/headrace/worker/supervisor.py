@@ -140,8 +140,8 @@ class Supervisor:
         self._ran = False
         self._rolling: asyncio.Task[None] | None = None
         self._again = False
-        #: Places whose process asks for another one; bounded by the places.
-        self._wanted: dict[Place, None] = {}
+        #: Places whose process asks for another one, and that process; bounded by the places.
+        self._wanted: dict[Place, Child] = {}
         self._group = group or find_group()
         self._oom_kills = self._count_oom_kills()
         self._killer = self.clock.alarm("kill what does not stop", self._kill, owner="supervisor")
@@ -268,6 +268,8 @@ class Supervisor:
             self.stop()
             return
         facts = {"place": place.number, "child": child.pid, "end": describe_end(code), "crashes": place.crashes}
+        if child.worker:
+            facts["worker"] = child.worker
         if child.failed is not None:
             facts["reason"] = reason
         many = place.crashes >= MANY_CRASHES
@@ -313,7 +315,7 @@ class Supervisor:
                 **({"used_mb": facts.used_mb, "budget_mb": facts.budget_mb} if facts is not None else {}),
             },
         )
-        self._wanted[place] = None
+        self._wanted[place] = child
         if self._rolling is None:
             self._rolling = self.census.create_task(self._roll(), name="rolling restart", owner="supervisor")
 
@@ -322,8 +324,9 @@ class Supervisor:
             while self._again or self._wanted:
                 if not self._again:
                     place = next(iter(self._wanted))
-                    del self._wanted[place]
-                    if place.child is not None:
+                    child = self._wanted.pop(place)
+                    # Why: a rolling restart may have replaced it meanwhile, or it may have ended.
+                    if place.child is child:
                         await self._renew(place)
                     continue
                 self._again = False
