@@ -41,6 +41,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "queues": Entry("queues", "Look at queues and control them."),
     "jobs": Entry("jobs", "Look at jobs and control them."),
     "health": Entry("health", "Say how the server is, why, and what to do."),
+    "verify": Entry("verify", "Prove settings, server and engine, under load and faults."),
     "doctor": Entry("doctor", "Examine settings and server, without load."),
     "pool": Entry("pool", "Size the connection pools of the fleet."),
     "config": Entry("config", "Look at the settings, and change those of the fleet."),

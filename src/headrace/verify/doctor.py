@@ -59,7 +59,7 @@ async def examine(url: str | None = None) -> list[Outcome]:
         ServerStartFailed: The default server could not be started.
     """
     configured = load_settings({"redis_url": url})
-    settings = _small(configured)
+    settings = small_pool(configured, 4, timeout=OPEN_TIMEOUT)
     census = Census()
     desk = Headrace(settings=settings)
     try:
@@ -122,11 +122,17 @@ async def size_fleet(session: Session, settings: Settings) -> Sizing:
     )
 
 
-def _small(settings: Settings) -> Settings:
-    """Return settings whose pool is as small as one can be, so that looking disturbs nobody."""
-    changes: dict[str, object] = {"redis_acquire_timeout": OPEN_TIMEOUT}
+def small_pool(settings: Settings, maximum: int, *, timeout: float | None = None) -> Settings:
+    """Return settings with few connections, for looking on without disturbing; in a cluster there is one a node.
+
+    Args:
+        settings: What was configured.
+        maximum: Most connections.
+        timeout: Longest wait for one, seconds; None: as configured.
+    """
+    changes: dict[str, object] = {"redis_acquire_timeout": timeout}
     if "+cluster" not in (settings.redis_url or "").partition("://")[0]:
-        changes |= {"redis_max_connections": 4, "redis_min_connections": 0}
+        changes |= {"redis_max_connections": maximum, "redis_min_connections": 0}
     return settings.override(changes)
 
 

@@ -1,0 +1,116 @@
+"""The command `headrace verify`: proof on the user's own settings and server, with load and faults."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headrace.cli.connect import UrlOption  # noqa: TC001 - typer reads the annotations
+from headrace.cli.output import JsonOption  # noqa: TC001 - as above
+from headrace.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headrace.verify.course import Course
+    from headrace.verify.run import Found
+
+#: As a shell reports a command that SIGINT ended.
+EXIT_INTERRUPTED = 130
+#: A soak takes at least and at most so long, seconds.
+SOAK_LEAST = 60.0
+SOAK_MOST = 86_400.0
+
+
+def verify(
+    app: Annotated[
+        str, typer.Option("--app", help="Your app as module:attribute: its middleware and lifespans run too.")
+    ] = "",
+    soak: Annotated[
+        str | None, typer.Option("--soak", help="Repeat the load for this long, such as 10m, 2h or 90s.")
+    ] = None,
+    url: UrlOption = None,
+    *,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Take 15 seconds instead of 60: less load, one fault.")
+    ] = False,
+    destructive: Annotated[
+        bool, typer.Option("--destructive", help="Also restart the server of REDIS_URL (SHUTDOWN).")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Prove that settings, server and engine hold what is promised: under load, at rest, and through faults.
+
+    It uses REDIS_URL, or else a server of its own, below a key prefix of its own, and leaves nothing behind. The exit
+    code is 0 when every check passes, 1 when some are partial, and 2 when one fails.
+    """
+    from headrace.cli.doctor import print_outcomes
+    from headrace.cli.output import print_json
+
+    course = _choose(soak, quick=quick)
+    try:
+        found = asyncio.run(_run(course, url, app, _teller(), destructive=destructive))
+    except (KeyboardInterrupt, asyncio.CancelledError) as error:
+        typer.echo("Interrupted. No process, key or file of the verification is left.", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from error
+    if as_json:
+        print_json({"verdict": found.verdict, "checks": found.outcomes})
+    else:
+        print_outcomes(found.outcomes, found.verdict)
+        typer.echo(f"{found.course.name}, {found.seconds:.0f} s, on {found.server or 'an unknown server'}")
+    raise typer.Exit(found.verdict.exit_code)
+
+
+def parse_span(text: str) -> float:
+    """Read a span of time such as 90s, 10m or 2h, in seconds.
+
+    Raises:
+        OptionError: It is none, or out of its bounds.
+
+    Example:
+        >>> parse_span("10m")
+        600.0
+    """
+    units = {"s": 1.0, "m": 60.0, "h": 3_600.0}
+    number = text.strip().removesuffix(text.strip()[-1:] if text.strip()[-1:] in units else "")
+    unit = units.get(text.strip()[-1:], 1.0)
+    if number.isascii() and number.isdecimal() and SOAK_LEAST <= int(number[:9]) * unit <= SOAK_MOST:
+        return int(number) * unit
+    raise OptionError(f"--soak {text}: expected a whole number with s, m or h, from 60s to 24h, such as 10m.")
+
+
+def _choose(span: str | None, *, quick: bool) -> Course:
+    from headrace.verify.course import FULL, QUICK, soak
+
+    if span is not None and quick:
+        raise OptionError("--quick and --soak exclude each other. Choose one of them.")
+    if span is not None:
+        return soak(parse_span(span))
+    return QUICK if quick else FULL
+
+
+def _teller() -> Callable[[str], None]:
+    """Return what shows progress: lines on the standard error, so that results can be piped."""
+    import time
+
+    began = time.monotonic()
+
+    def tell(text: str) -> None:
+        sys.stderr.write(f"{time.monotonic() - began:5.1f} s  {text}\n")
+        sys.stderr.flush()
+
+    return tell
+
+
+async def _run(course: Course, url: str | None, app: str, tell: Callable[[str], None], *, destructive: bool) -> Found:
+    from headrace.verify.run import verify as run
+
+    # Why: asyncio.run turns SIGINT into a cancellation; SIGTERM shall clean up in the same way.
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - asyncio.run makes one
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await run(course, url=url, app=app, destructive=destructive, tell=tell)

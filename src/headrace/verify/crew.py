@@ -1,0 +1,192 @@
+"""The worker processes of `headrace verify`: started, asked, and ended whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+import msgspec
+
+from headrace.census import Kind
+from headrace.errors import HeadraceError
+from headrace.verify.evidence import Ended, LogLine
+from headrace.verify.tasks import PLAN_VARIABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from headrace.census import Census
+    from headrace.verify.tasks import VerifyPlan
+
+T = TypeVar("T")
+
+#: Longest wait for a worker to start, and to answer or end, seconds.
+START_TIMEOUT: Final = 20.0
+ANSWER_TIMEOUT: Final = 30.0
+STOP_TIMEOUT: Final = 8.0
+#: Most bytes of one answer, and lines of a log that are read.
+ANSWER_LIMIT: Final = 8 * 2**20
+LOG_LINES: Final = 20_000
+WARNINGS: Final = ("WARNING", "ERROR", "CRITICAL")
+
+
+class Hand:
+    """One worker process."""
+
+    def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.name = name
+        self.process = process
+        self.log = log
+        self.worker_id = ""
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self.process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self.process.returncode is None
+
+    async def ready(self) -> None:
+        """Wait until it reserves jobs.
+
+        Raises:
+            HeadraceError: It ended instead, or was not ready in time; the error says why.
+        """
+        answer = await self._read(START_TIMEOUT, "was not ready")
+        if "failed" in answer:
+            raise HeadraceError(answer["failed"])
+        self.worker_id = answer["id"]
+
+    async def ask(self, question: str, kind: type[T]) -> T:
+        """Ask and return the answer.
+
+        Raises:
+            HeadraceError: It has ended, or did not answer in time.
+        """
+        self._write(question)
+        return msgspec.convert(await self._read(ANSWER_TIMEOUT, f"did not answer '{question}'"), type=kind)
+
+    async def stop(self) -> Ended:
+        """Have it stop, and return how it ended.
+
+        Raises:
+            HeadraceError: It did not end in time, or ended otherwise.
+        """
+        self._write("stop")
+        ended = msgspec.convert(await self._read(ANSWER_TIMEOUT, "did not stop"), type=Ended)
+        async with asyncio.timeout(STOP_TIMEOUT):
+            await self.process.wait()
+        return ended
+
+    async def kill(self) -> None:
+        """End it with SIGKILL, and wait until it is gone."""
+        self.process.kill()
+        await self.process.wait()
+
+    def lines(self) -> list[str]:
+        """Return what it logged, at most the first 20,000 lines."""
+        try:
+            return self.log.read_text(errors="replace").splitlines()[:LOG_LINES]
+        except OSError:
+            return []
+
+    def warnings(self) -> list[LogLine]:
+        """Return the lines of its log at WARNING and above."""
+        return [line for line in map(read_line, self.lines()) if line is not None and line.level in WARNINGS]
+
+    def _write(self, question: str) -> None:
+        assert self.process.stdin is not None  # noqa: S101 - a pipe
+        self.process.stdin.write(question.encode() + b"\n")
+
+    async def _read(self, timeout: float, what: str) -> dict[str, Any]:
+        assert self.process.stdout is not None  # noqa: S101 - a pipe
+        try:
+            async with asyncio.timeout(timeout):
+                line = await self.process.stdout.readline()
+        except TimeoutError as error:
+            raise HeadraceError(f"{self.name} (pid {self.pid}) {what} within {timeout:g} s.{self._tail()}") from error
+        if not line:
+            code = await self.process.wait()
+            raise HeadraceError(f"{self.name} (pid {self.pid}) ended by itself with code {code}.{self._tail()}")
+        answer: dict[str, Any] = msgspec.json.decode(line)
+        return answer
+
+    def _tail(self) -> str:
+        tail = "\n".join(self.lines()[-12:]).strip()[-2_000:]
+        return f" Its output ends with:\n{tail}" if tail else " It wrote nothing."
+
+
+class Crew:
+    """Start and end worker processes; as a block it leaves none behind.
+
+    Args:
+        census: Where they are entered.
+        environment: Variables for them, beside those of this process.
+        folder: Where their logs go.
+    """
+
+    def __init__(self, census: Census, environment: Mapping[str, str], folder: Path) -> None:
+        self.hands: list[Hand] = []
+        self._census = census
+        self._environment = {**os.environ, **environment, "PYTHONWARNINGS": "ignore"}
+        self._folder = folder
+
+    async def start(self, plan: VerifyPlan) -> Hand:
+        """Start one; it may not reserve jobs yet.
+
+        Its standard input is a pipe of this process, so that it ends with it in whatever way that ends; and it is in a
+        session of its own, so that Ctrl-C reaches it only through this process.
+        """
+        name = f"worker-{len(self.hands) + 1}"
+        log = self._folder / f"{name}.log"
+        with log.open("wb") as errors:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "headrace.verify.work",
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=errors, limit=ANSWER_LIMIT,
+                env={**self._environment, PLAN_VARIABLE: msgspec.json.encode(plan).decode()}, start_new_session=True,
+                pass_fds=() if plan.journal < 0 else (plan.journal,),
+            )  # fmt: skip
+        hand = Hand(name, process, log)
+        self.hands.append(hand)
+        entry = self._census.add(Kind.PROCESS, name, "verify", process)
+        watch = self._census.create_task(process.wait(), name=f"watch {name}", owner="verify")
+        watch.add_done_callback(lambda _: entry.close())
+        return hand
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        for hand in self.hands:
+            if hand.alive:
+                # Why: a paused one hears nothing.
+                hand.process.send_signal(signal.SIGCONT)
+                hand.process.send_signal(signal.SIGTERM)
+        waits = [hand.process.wait() for hand in self.hands]
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT):
+                await asyncio.gather(*waits)
+        except TimeoutError:
+            pass
+        finally:
+            for hand in self.hands:
+                if hand.alive:
+                    hand.process.kill()
+        await asyncio.gather(*(hand.process.wait() for hand in self.hands))
+
+
+def read_line(text: str) -> LogLine | None:
+    """Read one line of a log; None when it is none of ours."""
+    try:
+        found = msgspec.json.decode(text)
+        line = {name: str(found.pop(name, "")) for name in ("level", "logger", "message", "time")}
+    except (msgspec.DecodeError, AttributeError):
+        return None
+    return LogLine(**line, more={name: str(value)[:500] for name, value in found.items()})

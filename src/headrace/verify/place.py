@@ -1,0 +1,146 @@
+"""Where a verification takes place: the user's server or one of its own, a key prefix and a folder, all left clean."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headrace.app import Headrace
+from headrace.errors import CommandRefused, ServerError
+from headrace.ids import random_name
+from headrace.resp import pack_command
+from headrace.server import start_private_server
+from headrace.session import Session
+from headrace.settings import SETTINGS, load_settings, source_of
+from headrace.verify.doctor import small_pool, with_fleet
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from headrace.census import Census
+    from headrace.pool.carrier import Carrier
+    from headrace.server import PrivateServer
+    from headrace.settings import Settings
+
+#: Keys in one page of a scan.
+PAGE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where to run.
+
+    Attributes:
+        url: Address of the server.
+        prefix: Start of all keys of this run.
+        folder: For the logs of the workers.
+        settings: What the user configured, the fleet's settings counted in.
+        server: The server, if it was started for this run alone.
+        census: Where what outlives a call is entered.
+    """
+
+    url: str
+    prefix: str
+    folder: Path
+    settings: Settings
+    server: PrivateServer | None
+    census: Census
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether the URL names a cluster."""
+        return "+cluster" in self.url.partition("://")[0]
+
+    def environment(self) -> dict[str, str]:
+        """Return the settings of the fleet as variables, since workers look for them below their own prefix."""
+        return {
+            setting.variable: setting.write(getattr(self.settings, setting.field))
+            for setting in SETTINGS
+            if source_of(self.settings, setting) == "fleet"
+        }
+
+    def app(self, **overrides: Any) -> Headrace:
+        """Return an app of this process with few connections, below the prefix of this run."""
+        own = {"redis_url": self.url, "prefix": self.prefix, **overrides}
+        return Headrace(settings=small_pool(self.settings.override(own), 8))
+
+
+@asynccontextmanager
+async def open_place(url: str | None, census: Census) -> AsyncGenerator[Place, None]:
+    """Find the server, or start one; afterwards the folder and the server that was started are gone.
+
+    Args:
+        url: Server; None takes it from the settings.
+        census: Where what is started is entered.
+
+    Raises:
+        SettingError: A setting is malformed.
+        ServerStartFailed: The server could not be started.
+        ServerTooOld: The server program on PATH is too old.
+    """
+    settings = load_settings({"redis_url": url})
+    folder = Path(tempfile.mkdtemp(prefix="headrace-verify-"))
+    server: PrivateServer | None = None
+    try:
+        where = settings.redis_url
+        if where is None:
+            server = await census.in_thread(
+                start_private_server, folder / "server", name="start the server", owner="verify"
+            )
+            where = server.url
+        completed = await _complete(settings.override({"redis_url": where}))
+        yield Place(where, f"headrace-verify-{random_name(8)}", folder, completed, server, census)
+    finally:
+        if server is not None:
+            await census.in_thread(server.stop, name="stop the server", owner="verify")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _complete(settings: Settings) -> Settings:
+    """Return the settings with those of the fleet; as they are while the server is away."""
+    small = small_pool(settings, 4)
+    desk = Headrace(settings=small)
+    try:
+        session = await Session.open(small, desk.census_book, desk, desk.id)
+    except ServerError:
+        return settings
+    try:
+        return await with_fleet(session, settings)
+    finally:
+        await session.close()
+
+
+async def list_keys(link: Carrier, prefix: str) -> list[bytes]:
+    """Return every key below a prefix.
+
+    Raises:
+        ConnectionLost: The connection broke.
+        CommandRefused: The server does not let this user scan.
+    """
+    cursor, found = b"0", []
+    while True:
+        command = pack_command("SCAN", cursor, "MATCH", f"{prefix}:*", "COUNT", PAGE)
+        (reply,) = await link.roundtrip(command, 1)
+        if isinstance(reply, Exception):
+            raise CommandRefused(f"SCAN was refused: {reply}. Allow it to the user of REDIS_URL.")
+        cursor, keys = reply
+        found += keys
+        if cursor == b"0":
+            return found
+
+
+async def delete_keys(link: Carrier, prefix: str) -> list[str]:
+    """Delete every key below a prefix, and return those that are left: none, or the server refuses.
+
+    Raises:
+        ConnectionLost: The connection broke.
+        CommandRefused: The server does not let this user scan.
+    """
+    keys = await list_keys(link, prefix)
+    for at in range(0, len(keys), PAGE):
+        await link.roundtrip(pack_command("UNLINK", *keys[at : at + PAGE]), 1)
+    return [key.decode(errors="replace") for key in await list_keys(link, prefix)]
