@@ -198,6 +198,11 @@ class EventBus:
             self._loop = None
             self._closing = False
 
+    @property
+    def names(self) -> int:
+        """Names of events of which it is known who gets them, at most 1,024."""
+        return len(self._targets)
+
     def subscriptions(self) -> list[Subscription]:
         """List the open subscriptions in the order they were made."""
         return list(self._subscriptions)

@@ -18,6 +18,9 @@ STEPS: Final = 8
 BUCKETS: Final = 241
 #: Bytes of the counts of one histogram.
 HISTOGRAM_BYTES: Final = BUCKETS * 8
+#: What the two below hold at most, their objects and numbers included.
+RECENT_HISTOGRAM_BYTES: Final = 2 * HISTOGRAM_BYTES + 1_280
+RECENT_MAXIMUM_BYTES: Final = 2 * (60 * (8 + 28) + 64) + 256
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,15 @@ class Pool:
         return 0
 
 
+class Store:
+    """A store that has packed the calls of three queues."""
+
+    prepared = 3
+
+    def forget_prepared(self) -> None:
+        self.prepared = 0
+
+
 class App:
     """What the governor needs of an app."""
 
@@ -69,6 +78,7 @@ class App:
         self.events = EventBus(self.census)
         self.settings = Settings(**settings)
         self.pool = Pool()
+        self.store = Store()
         self.heard: list[Event] = []
         self.events.subscribe("memory.*", self.heard.append)
 
@@ -325,12 +335,18 @@ async def test_registered_caches_are_released_and_a_broken_one_harms_none(stage:
 
     assert sizes == [("broken", None, None), ("good", 1_000, 5_000)]
     assert cache == {}
-    assert done.effects[0].detail == "2 released; broken: OSError: no"
+    assert done.effects[0].detail == "3 released; broken: OSError: no"
     assert stage.app.pool.shrunk == 1
     broken.close()
     good.close()
     names = [buffer.name for buffer in stage.governor.status().buffers]
-    assert names[4:] == ["idle connections", "figures of the pool", "events that wait for subscribers"]
+    assert names[4:] == [
+        "idle connections",
+        "figures of the pool and of health",
+        "events that wait for subscribers",
+        "packed calls of queues",
+        "who gets which events",
+    ]
 
 
 async def test_what_headrace_holds_says_its_bytes_and_stays_below_its_bounds_for_a_day(stage: Stage) -> None:
@@ -340,7 +356,7 @@ async def test_what_headrace_holds_says_its_bytes_and_stays_below_its_bounds_for
     buffers = {buffer.name: buffer for buffer in stage.governor.status().buffers}
     idle = buffers.pop("idle connections")
     assert idle.can_release
-    assert len(buffers) == 6
+    assert len(buffers) == 8
     for buffer in buffers.values():
         assert buffer.size_bytes is not None
         assert buffer.limit_bytes is not None

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: Effects that are remembered, bytes that one is taken for, and caches that may be registered.
 EFFECTS: Final = 64
 EFFECT_BYTES: Final = 500
-CACHES: Final = 256
+CACHES: Final = 1_024
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,7 +143,7 @@ class Governor:
             The registration; `close` ends it.
 
         Raises:
-            OptionError: An argument is malformed, or there are 256 registrations.
+            OptionError: An argument is malformed, or there are 1,024 registrations.
         """
         return self._actions.register(name, release, size=size, limit_bytes=limit_bytes)
 

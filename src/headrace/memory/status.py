@@ -111,6 +111,16 @@ class MemoryStatus:
     readings: int
     reading_cost: float
 
+    @property
+    def history_bytes(self) -> int:
+        """What all of the buffers hold now that say so, in bytes."""
+        return sum(buffer.size_bytes or 0 for buffer in self.buffers)
+
+    @property
+    def history_limit_bytes(self) -> int:
+        """What those can hold at most that have a bound, in bytes."""
+        return sum(buffer.limit_bytes or 0 for buffer in self.buffers)
+
 
 @dataclass(frozen=True, slots=True)
 class Optimization:

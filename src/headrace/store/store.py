@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 ENQUEUE_CALL_JOBS = 1_000
 #: Queues whose packed calls are remembered; the longest unused one is forgotten first.
 MAX_PREPARED_QUEUES = 10_000
+#: What the calls of one queue take at most, once all of them were used, bytes.
+PREPARED_BYTES = 8_192
 #: Times that scripts are loaded for one call: in a cluster each node on its way may lack them.
 LOAD_ATTEMPTS = 3
 #: Waiting jobs of one priority that are compared to tell how many come before a job.
@@ -112,6 +114,15 @@ class Store:
                 del self._queues[next(iter(self._queues))]
             calls = self._queues[name, letter] = QueueCalls(self.prefix, name, letter)
         return calls
+
+    @property
+    def prepared(self) -> int:
+        """Queues whose calls are kept packed, at most 10,000."""
+        return len(self._queues)
+
+    def forget_prepared(self) -> None:
+        """Let go of the packed calls; they are packed anew when they are used."""
+        self._queues.clear()
 
     def keep(self, count: int, seconds: float) -> None:
         """Take another bound for the cancelled jobs that are kept of a queue: how many, and how long."""
