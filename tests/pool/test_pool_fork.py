@@ -37,6 +37,8 @@ async def identity(pool: ConnectionPool) -> int:
 def fork(child: Callable[[], Any]) -> str:
     """Run a function in a forked child and return the text of what it returned or raised."""
     reading, writing = os.pipe()
+    # Why: the watchdog of a child that forks again would never let go of its lock in the grandchild.
+    faulthandler.cancel_dump_traceback_later()
     with warnings.catch_warnings():
         # Python warns of forks of processes with threads; these threads are the test's own.
         warnings.simplefilter("ignore", DeprecationWarning)
