@@ -10,6 +10,7 @@ import pytest
 from headrace import Fixed, Headrace, Retry, current_job
 from headrace.census import Kind
 from headrace.errors import ConnectionLost, OptionError, PoolClosed, SettingError, UsageError
+from headrace.session import Session
 from headrace.settings import Settings
 from tests.live import DEADLINE, opened, until, work_off, working
 
@@ -72,7 +73,7 @@ async def test_an_app_opened_by_many_at_once_opens_one_session(
 ) -> None:
     app = make_app()
     opened_sessions: list[object] = []
-    open_session = type(app).__aenter__.__globals__["Session"].open
+    open_session = Session.open
 
     async def noted(*arguments: Any) -> Any:
         opened_sessions.append(await open_session(*arguments))

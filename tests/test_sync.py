@@ -112,7 +112,7 @@ def test_threads_enqueue_over_one_connection(
         time.sleep(0.05)
         return parse_address(url)
 
-    monkeypatch.setattr("headrace.session.parse_address", slow_address)
+    monkeypatch.setattr("headrace.pool.address.parse_address", slow_address)
     threads_count, jobs_count = 8, 25
     together = threading.Barrier(threads_count)
     jobs: list[Job[int]] = []

@@ -14,17 +14,16 @@ from headrace.fleet.live import LiveSettings, Taken
 from headrace.ids import random_name
 from headrace.memory.process import governor
 from headrace.middleware import Hooks
+from headrace.open_parts import OpenParts
 from headrace.options import Priority, TaskOptions, default_name
 from headrace.queue import Queue
 from headrace.reason import look_around
 from headrace.record import BodyWriter
 from headrace.retry import Exponential
-from headrace.session import OpenParts, Session
 from headrace.settings import Settings, load_settings
 from headrace.sync_side import SyncSide
 from headrace.task import Registry, Task, TaskDecorator
 from headrace.worker.location import check_no_script_runs
-from headrace.worker.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -36,10 +35,12 @@ if TYPE_CHECKING:
     from headrace.job import Job
     from headrace.reason import Surroundings
     from headrace.retry import Backoff
+    from headrace.session import Session
     from headrace.sizing.demand import Sizing
     from headrace.store.replies import Found
     from headrace.task import Batch
     from headrace.worker.host import Follower
+    from headrace.worker.worker import Worker
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -155,6 +156,8 @@ class Headrace(OpenParts):
         check_no_script_runs("opens an app")
         async with self._turn():
             if self._session is None:
+                from headrace.session import Session  # noqa: PLC0415 - only an open app needs it
+
                 self._session = await Session.open(self.settings, self._census, self, self.id, self.events.publish)
                 try:
                     await self._follow_fleet()
@@ -315,12 +318,9 @@ class Headrace(OpenParts):
         Raises:
             OptionError: A value is out of its bounds.
         """
-        if isinstance(queues, str):
-            raise OptionError(f"queues={queues!r}: expected a list of names, or names with slots. Pass [{queues!r}].")
-        limits = (
-            dict(queues) if isinstance(queues, dict) else dict.fromkeys(queues or self.tasks.queues() or ["default"])
-        )
-        worker = Worker(self, limits, concurrency, **options)
+        from headrace.worker.worker import Worker  # noqa: PLC0415 - only who runs jobs needs it
+
+        worker = Worker(self, self.tasks.limits(queues), concurrency, **options)
         self._workers.add(worker)
         return worker
 

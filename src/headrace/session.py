@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Final, Self
 
 from headrace.census import Kind
 from headrace.clock import Clock
-from headrace.errors import HeadraceError, UsageError
+from headrace.errors import HeadraceError
 from headrace.inbox import Inbox
 from headrace.keys import inbox_channel
-from headrace.memory.process import governor
 from headrace.pool.address import parse_address
 from headrace.pool.confirm import confirm_by
 from headrace.pool.link import Lane
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
     from headrace.census import Census
     from headrace.job import Desk
-    from headrace.memory.governor import Governor
     from headrace.pool.carrier import Carrier, Carriers
     from headrace.pool.cluster import Cluster
     from headrace.server import ServerUse
@@ -289,51 +287,3 @@ class Session:
                 self._reclaiming.discard(queue)
 
         _ = self._census.create_task(reclaim(), name=f"reclaim {queue}", owner="app", expected=(HeadraceError,))
-
-
-class OpenParts:
-    """The parts of an open app as its attributes; each raises UsageError when the app is not open."""
-
-    _session: Session | None
-
-    @property
-    def _open_session(self) -> Session:
-        if self._session is None:
-            raise UsageError("The app is not open. Use it inside `async with app:`.")
-        return self._session
-
-    @property
-    def pool(self) -> Pool:
-        """The pool of the app."""
-        return self._open_session.pool
-
-    @property
-    def memory(self) -> Governor:
-        """The memory governor, which all apps of a process share."""
-        _ = self._open_session
-        return governor()
-
-    @property
-    def store(self) -> Store:
-        """The store of the app."""
-        return self._open_session.store
-
-    @property
-    def clock(self) -> Clock:
-        """The clock of the app."""
-        return self._open_session.clock
-
-    @property
-    def links(self) -> Carriers:
-        """What gives links to the server, or to the nodes of a cluster."""
-        return self._open_session.links
-
-    @property
-    def control(self) -> Carrier:
-        """The control link of the app."""
-        return self._open_session.control
-
-    @property
-    def user(self) -> Carrier:
-        """The user link of the app."""
-        return self._open_session.user

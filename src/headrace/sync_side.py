@@ -9,12 +9,6 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from headrace.census import Kind
-from headrace.pool.address import parse_address
-from headrace.pool.confirm import confirm_by
-from headrace.pool.sync_cluster import SyncRoute
-from headrace.producer import Sender
-from headrace.server import ensure_server
-from headrace.store.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,6 +76,14 @@ class _SyncSession:
     """One blocking link, and the default server if no URL is set."""
 
     def __init__(self, settings: Settings, desk: Desk, census: Census) -> None:
+        # Why here: an app that enqueues from no synchronous code does not need them.
+        from headrace.pool.address import parse_address  # noqa: PLC0415 - as said above
+        from headrace.pool.confirm import confirm_by  # noqa: PLC0415 - as said above
+        from headrace.pool.sync_cluster import SyncRoute  # noqa: PLC0415 - as said above
+        from headrace.producer import Sender  # noqa: PLC0415 - as said above
+        from headrace.server import ensure_server  # noqa: PLC0415 - as said above
+        from headrace.store.store import Store  # noqa: PLC0415 - as said above
+
         self._server = ensure_server(settings.data_dir) if settings.redis_url is None else None
         address = parse_address(self._server.url if self._server is not None else settings.redis_url or "")
         self.users = 0

@@ -246,6 +246,16 @@ class Registry:
         pairs = sorted((one.queue != queue, one.dead_letter) for one in options if one.dead_letter)
         return [letter for letter in dict.fromkeys(letter for _, letter in pairs) if letter != queue]
 
+    def limits(self, queues: Sequence[str] | Mapping[str, int | None] | None) -> dict[str, int | None]:
+        """Return the queues of a worker with their most slots; without any, the queues of all tasks.
+
+        Raises:
+            OptionError: A single name was given.
+        """
+        if isinstance(queues, str):
+            raise OptionError(f"queues={queues!r}: expected a list of names, or names with slots. Pass [{queues!r}].")
+        return dict(queues) if isinstance(queues, dict) else dict.fromkeys(queues or self.queues() or ["default"])
+
     def queues(self) -> list[str]:
         """Return the queues that the tasks name, sorted."""
         return sorted({task.options.queue for task in self._tasks.values()})
