@@ -115,6 +115,7 @@ class Governor:
             self.collector.tune()
         self._restraint.attach(worker)
         self._restraint.baseline = base = self._read()
+        self._reader.hold_back(base.limit)
         logger.info("memory limit", extra={"limit": str(base.limit), "used_mb": base.used_bytes // MIB})
         if self._predecessor:
             self._members.publish("memory.killed", end=self._predecessor)
@@ -124,6 +125,7 @@ class Governor:
         self._restraint.detach(worker)
         if not self._restraint.workers:
             self.collector.restore()
+            self._reader.reserve.release()
 
     # What users ask
 
@@ -233,6 +235,14 @@ class Governor:
 
     def tick(self) -> None:
         """Take a reading and act on it; the duty of the clock."""
+        try:
+            self._tick()
+        except MemoryError:
+            # The next reading finds some again, and acts.
+            self._reader.reserve.release()
+            self._members.sooner(SOONEST)
+
+    def _tick(self) -> None:
         began = time.perf_counter()
         settings = self._members.settings
         self._members.renew()
@@ -257,6 +267,11 @@ class Governor:
         self._step = after = next_step(before, reading.share, self._thresholds)
         if after is Step.NORMAL and before is not after:
             self._pacing.recovered()
+            if self._restraint.workers:
+                self._reader.hold_back(reading.limit)
+        elif after is Step.CRITICAL:
+            # Why first: the stop that follows needs some when nothing else is left.
+            self._reader.reserve.release()
         if not self._relief_since and self._pacing.is_due(reading.at, after, reading.used_bytes, budget):
             self._relief_since = reading.at
         # Why: what is still to be tried may make a replacement needless; it is tried within the next reading.

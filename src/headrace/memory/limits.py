@@ -68,6 +68,11 @@ class Limit:
         return f"{self.limit_bytes // MIB:,} MB ({self.source}){part}"
 
 
+def spare_of(address_space: int) -> int:
+    """Return what is left out of a limit of the address space, in bytes."""
+    return min(SPARE, address_space // 4)
+
+
 def default_limit(physical_bytes: int) -> int:
     """Return the limit of all worker processes on a machine of this size where nothing else is said.
 
@@ -115,7 +120,7 @@ def plan_limit(
     winner = min(found, key=lambda candidate: candidate.limit_bytes)
     budget = winner.limit_bytes // max(1, processes)
     if address_space is not None:
-        address_space -= min(SPARE, address_space // 4)
+        address_space -= spare_of(address_space)
         # Why: it holds for each process alone, so that it is not split.
         found.append(Candidate("RLIMIT_AS", address_space, shared=False))
         if address_space < budget:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from headrace.memory.cgroup import find_group
-from headrace.memory.limits import find_limit
+from headrace.memory.limits import SPARE, find_limit
 from headrace.memory.probes import read_usage
+from headrace.memory.reserve import Reserve
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,9 +52,15 @@ class Reading:
 
 
 class Reader:
-    """Read what is used, against limits that are looked up now and then."""
+    """Read what is used, against limits that are looked up now and then.
+
+    Attributes:
+        group: The control group of this process, None without one.
+        reserve: Address space that is held back, and counts as unused.
+    """
 
     def __init__(self) -> None:
+        self.reserve = Reserve()
         self.group = find_group()
         self._limit: Limit | None = None
         self._asked: tuple[int, int] = (-1, -1)
@@ -74,6 +81,11 @@ class Reader:
             self._asked, self._looked_at = (setting_mb, processes), now
         return self._limit
 
+    def hold_back(self, limit: Limit) -> None:
+        """Hold back address space for a stop, if there is a limit of it."""
+        if limit.address_space_bytes is not None:
+            self.reserve.hold(SPARE if limit.address_space_bytes >= 3 * SPARE else limit.address_space_bytes // 3)
+
     def read(self, limit: Limit, children: Iterable[int]) -> Reading:
         """Read what is used now.
 
@@ -82,14 +94,15 @@ class Reader:
             children: Process ids of the children that run jobs.
         """
         usage = read_usage()
+        virtual = usage.virtual - self.reserve.size_bytes
         child_bytes = sum(read_usage(pid).resident for pid in children)
         used = usage.resident + child_bytes
         shares: list[tuple[float, Gauge]] = [(used / limit.budget_bytes, "budget")]
         if limit.address_space_bytes is not None:
-            shares.append((usage.virtual / limit.address_space_bytes, "address space"))
+            shares.append((virtual / limit.address_space_bytes, "address space"))
         if self.group is not None and self._group_limit:
             group_used = self.group.used()
             if group_used is not None:
                 shares.append((group_used / self._group_limit, "cgroup"))
         share, gauge = max(shares)
-        return Reading(time.monotonic(), used, usage.virtual, child_bytes, share, gauge, limit)
+        return Reading(time.monotonic(), used, virtual, child_bytes, share, gauge, limit)
