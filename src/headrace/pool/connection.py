@@ -92,7 +92,7 @@ def login_error(address: Address, replies: Sequence[Any]) -> HeadraceError | Non
     """
     refused = next((reply for reply in replies if isinstance(reply, ServerReplyError)), None)
     if refused is not None:
-        text = f"{address} refused the connection: {refused.text}. "
+        text = f"{address} refused the connection: {refused.text.rstrip('.')}. "
         if refused.code in NOT_READY or "max number of clients" in refused.text:
             return ConnectionLost(text + "It is tried again.")
         user = "sentinel_username and sentinel_password" if address.is_sentinel else "the user and password"

@@ -136,11 +136,11 @@ class Link:
                 submit = connection.submit_subscribe if subscribes else connection.submit
                 replies = await submit(payload, count)
         except TimeoutError as error:
-            text = f"{self.address} did not answer on '{self.name}' (lane {self.lane}) within {timeout:g} s"
+            lost = self._out_of_time(timeout)
             if self._connection is not None and self._connection.outstanding:
                 self._drop(self._connection)
             self._note_error(error)
-            raise ConnectionLost(text + ". Check that the server runs and is not blocked by a slow command.") from error
+            raise lost from error
         except HeadraceError as error:
             self._note_error(error)
             raise
@@ -280,6 +280,14 @@ class Link:
             _ = self._start_opening()
         if self._on_lost is not None and not self._closed:
             self._on_lost()
+
+    def _out_of_time(self, timeout: float) -> ConnectionLost:
+        call = f"on '{self.name}' (lane {self.lane}) within {timeout:g} s"
+        if self._connection is None and self.last_failure:
+            # Why: what the caller has to know is why no connection could be opened.
+            return ConnectionLost(f"{self.last_failure} There was no connection {call}.")
+        text = f"{self.address} did not answer {call}"
+        return ConnectionLost(text + ". Check that the server runs and is not blocked by a slow command.")
 
     def _note_error(self, error: BaseException) -> None:
         if self.on_error is not None:
