@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from pathlib import Path  # noqa: TC003 - typer reads the annotations when it runs
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,6 +34,14 @@ def verify(
     soak: Annotated[
         str | None, typer.Option("--soak", help="Repeat the load for this long, such as 10m, 2h or 90s.")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Write the evidence into this folder.", file_okay=False)
+    ] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file.", dir_okay=False)] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option("--compare", metavar="BEFORE AFTER", help="Run nothing; compare two files report.json."),
+    ] = None,
     url: UrlOption = None,
     *,
     quick: Annotated[
@@ -48,21 +57,65 @@ def verify(
     It uses REDIS_URL, or else a server of its own, below a key prefix of its own, and leaves nothing behind. The exit
     code is 0 when every check passes, 1 when some are partial, and 2 when one fails.
     """
-    from headrace.cli.doctor import print_outcomes
-    from headrace.cli.output import print_json
-
+    if compare is not None:
+        _compare(*compare, as_json=as_json)
+        return
     course = _choose(soak, quick=quick)
     try:
         found = asyncio.run(_run(course, url, app, _teller(), destructive=destructive))
     except (KeyboardInterrupt, asyncio.CancelledError) as error:
         typer.echo("Interrupted. No process, key or file of the verification is left.", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from error
-    if as_json:
-        print_json({"verdict": found.verdict, "checks": found.outcomes})
-    else:
-        print_outcomes(found.outcomes, found.verdict)
-        typer.echo(f"{found.course.name}, {found.seconds:.0f} s, on {found.server or 'an unknown server'}")
+    _show(found, report, junit, as_json=as_json)
     raise typer.Exit(found.verdict.exit_code)
+
+
+def _show(found: Found, folder: Path | None, junit: Path | None, *, as_json: bool) -> None:
+    """Print the outcomes, and write what was asked for."""
+    import os
+
+    from headrace.cli.doctor import print_outcomes
+    from headrace.cli.output import print_json
+    from headrace.verify.ci import append_summary, save_junit
+    from headrace.verify.report import build_report, write_bundle
+
+    report = build_report(found)
+    if as_json:
+        print_json(report)
+    else:
+        print_outcomes(report.outcomes, report.verdict)
+        typer.echo(f"{report.course}, {report.seconds:.0f} s, on {report.server or 'an unknown server'}")
+    append_summary(os.environ, report.outcomes, report.verdict)
+    if junit is not None:
+        save_junit(junit, report.outcomes, report.seconds)
+    if folder is not None:
+        digest = write_bundle(report, folder)
+        typer.echo(f"Evidence in {folder}; SHA-256 of its manifest {digest}", err=as_json)
+
+
+def _compare(before: Path, after: Path, *, as_json: bool) -> None:
+    from headrace.cli.output import print_json, print_table
+    from headrace.verify.compare import compare
+    from headrace.verify.report import read_report
+
+    found = compare(read_report(before), read_report(after))
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (change.check, change.figure, _figure(change.before), _figure(change.after), change.text, change.verdict)
+        for change in found.changes
+    ]
+    columns = ("check", "figure", "before", "after", "change", "beyond the noise")
+    print_table(columns, rows, right=columns[2:5])
+    for grade in found.grades:
+        typer.echo(f"{grade.check}: {grade.before} before, {grade.after} after")
+    for note in found.notes:
+        typer.echo(f"note: {note}")
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.4g}"  # noqa: PLR2004 - four digits
 
 
 def parse_span(text: str) -> float:

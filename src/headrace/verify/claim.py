@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 from headrace.verify.outcome import Grade, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 E = TypeVar("E")
 
@@ -49,6 +49,7 @@ class Claim(Generic[E]):
         remedy: str = "",
         threshold: str = "",
         figures: Mapping[str, float] | None = None,
+        noise: Mapping[str, float] | None = None,
     ) -> Outcome:
         """Return the outcome; a remedy and a threshold given here stand for those of the class."""
         return Outcome(
@@ -60,11 +61,22 @@ class Claim(Generic[E]):
             evidence=evidence,
             remedy="" if grade is Grade.PASS else remedy or self.remedy,
             figures=dict(figures or {}),
+            noise=dict(noise or {}),
         )
 
     def skipped(self, reason: str) -> Outcome:
         """Return the outcome of a claim that was not measured, and why."""
         return self.found(Grade.SKIPPED, "not measured", reason, remedy=" ")
+
+
+def spread(values: Sequence[float]) -> float:
+    """Return half the distance between the least and the largest of some values; 0 without any.
+
+    Example:
+        >>> spread([90.0, 100.0, 130.0]), spread([])
+        (20.0, 0.0)
+    """
+    return (max(values) - min(values)) / 2 if values else 0.0
 
 
 def milliseconds(seconds: float) -> str:

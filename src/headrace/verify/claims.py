@@ -10,7 +10,7 @@ import itertools
 from typing import Final
 
 from headrace.memory.steps import Thresholds
-from headrace.verify.claim import GUIDE, OWN, Claim, megabytes, milliseconds
+from headrace.verify.claim import GUIDE, OWN, Claim, megabytes, milliseconds, spread
 from headrace.verify.claims_server import LATENCY_FAIR, LATENCY_GOOD
 from headrace.verify.evidence import LoadEvidence
 from headrace.verify.outcome import Grade, Outcome, grade_below, grade_low, worst
@@ -107,6 +107,11 @@ class LatencyUnderLoad(Claim[LoadEvidence]):
             f"p99 {milliseconds(times.p99)}, p50 {milliseconds(times.p50)}, longest {milliseconds(times.maximum)}",
             f"{times.count} PINGs of another process beside the load",
             figures={"p50_seconds": times.p50, "p99_seconds": times.p99, "longest_seconds": times.maximum},
+            noise={
+                "p50_seconds": spread([each.p50 for each in evidence.latencies]),
+                "p99_seconds": spread([each.p99 for each in evidence.latencies]),
+                "longest_seconds": spread([each.maximum for each in evidence.latencies]),
+            },
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from headrace.verify.claim import GUIDE, OWN, PROMISE, Claim, milliseconds
+from headrace.verify.claim import GUIDE, OWN, PROMISE, Claim, milliseconds, spread
 from headrace.verify.evidence import LoadEvidence
 from headrace.verify.outcome import Grade, Outcome, grade_below, grade_low
 
@@ -106,6 +106,7 @@ class FastEnough(Claim[LoadEvidence]):
             f"{evidence.jobs} jobs without content in {evidence.jobs_seconds:.1f} s, one worker process; "
             f"{evidence.roundtrips:,.0f} round trips a second on one connection",
             figures={"jobs_per_second": rate, "floor_per_second": floor},
+            noise={"jobs_per_second": spread(evidence.rates)} if len(evidence.rates) > 1 else None,
         )
 
 

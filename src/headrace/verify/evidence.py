@@ -110,7 +110,9 @@ class LoadEvidence(msgspec.Struct, kw_only=True):
         failed: Attempts of any job that failed.
         roundtrips: Calls a second that one connection of this machine makes, one after the other.
         slots: Slots of the worker.
+        rates: Jobs without content a second, by part of that time.
         latency: Round trips of a connection beside the load.
+        latencies: The same by part of the load.
         before: The worker after the warm-up.
         under: The worker at the end of the load.
         after: The worker after the load, and after a collection.
@@ -131,7 +133,9 @@ class LoadEvidence(msgspec.Struct, kw_only=True):
     failed: int = 0
     roundtrips: float = 0.0
     slots: int = 0
+    rates: list[float] = []
     latency: Quantiles = Quantiles()
+    latencies: list[Quantiles] = []
     before: Look | None = None
     under: Look | None = None
     after: Look | None = None

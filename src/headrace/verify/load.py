@@ -33,6 +33,9 @@ BACKLOG: Final = 2_000
 BATCH: Final = 1_000
 #: Between two looks at the queue, seconds.
 LOOK: Final = 0.05
+#: Parts of the time of jobs without content, and most parts that are kept.
+PARTS: Final = 4
+MOST_PARTS: Final = 256
 #: Mean pause of a calling job before each of its calls, seconds.
 PAUSE: Final = 0.2
 #: Longest wait for the last jobs of a part, seconds.
@@ -63,6 +66,7 @@ class Load:
         self._user_app = app
         self._tell = tell
         self._pings = Histogram()
+        self._part = Histogram()
         self._numbers = 0
 
     async def run(self, app: Headrace) -> LoadEvidence:
@@ -120,8 +124,12 @@ class Load:
     async def _work(self, app: Headrace, tasks: Tasks) -> None:
         queue, began = app.queue(QUEUE), time.monotonic()
         before = (await queue.stats()).completed
-        while time.monotonic() - began < self._course.work:
-            if (await queue.stats()).waiting < BACKLOG:
+        marks = [(began, before)]
+        while (now := time.monotonic()) - began < self._course.work:
+            stats = await queue.stats()
+            if now - marks[-1][0] >= self._course.work / PARTS:
+                self._note_part(marks, now, stats.completed)
+            if stats.waiting < BACKLOG:
                 await tasks.nothing.enqueue_many([((number,),) for number in self._next(BATCH)])
             else:
                 await asyncio.sleep(LOOK / 5)
@@ -146,6 +154,14 @@ class Load:
             samples = [*found.under.samples, *look.samples]
             look = _with_samples(look, samples[:: 1 + len(samples) // (20 * SERIES)])
         found.under = look
+
+    def _note_part(self, marks: list[tuple[float, int]], now: float, completed: int) -> None:
+        """Keep the figures of one part of the load, since how they differ is how much they vary."""
+        then, before = marks[-1]
+        marks.append((now, completed))
+        self.found.rates = [*self.found.rates, (completed - before) / (now - then)][-MOST_PARTS:]
+        part, self._part = self._part, Histogram()
+        self.found.latencies = [*self.found.latencies, part.quantiles()][-MOST_PARTS:]
 
     def _next(self, count: int) -> range:
         self._numbers += count
@@ -176,7 +192,9 @@ class Load:
         while True:
             sent = time.perf_counter()
             await app.control.roundtrip(PING, 1)
-            self._pings.record(time.perf_counter() - sent)
+            seconds = time.perf_counter() - sent
+            self._pings.record(seconds)
+            self._part.record(seconds)
             await asyncio.sleep(PING_PAUSE)
 
 

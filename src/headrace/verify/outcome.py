@@ -52,6 +52,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         evidence: How it was measured, and what else was seen.
         remedy: What to do; empty when there is nothing to do.
         figures: The figures as numbers, in base units, by name.
+        noise: By how much some of them vary within one run.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     evidence: str = ""
     remedy: str = ""
     figures: dict[str, float] = {}
+    noise: dict[str, float] = {}
 
 
 def worst(grades: Iterable[Grade]) -> Grade:

@@ -92,7 +92,7 @@ async def open_place(url: str | None, census: Census) -> AsyncGenerator[Place, N
                 start_private_server, folder / "server", name="start the server", owner="verify"
             )
             where = server.url
-        completed = await _complete(settings.override({"redis_url": where}))
+        completed = await _complete(settings, where)
         yield Place(where, f"headrace-verify-{random_name(8)}", folder, completed, server, census)
     finally:
         if server is not None:
@@ -100,9 +100,9 @@ async def open_place(url: str | None, census: Census) -> AsyncGenerator[Place, N
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _complete(settings: Settings) -> Settings:
+async def _complete(settings: Settings, url: str) -> Settings:
     """Return the settings with those of the fleet; as they are while the server is away."""
-    small = small_pool(settings, 4)
+    small = small_pool(settings.override({"redis_url": url}), 4)
     desk = Headrace(settings=small)
     try:
         session = await Session.open(small, desk.census_book, desk, desk.id)

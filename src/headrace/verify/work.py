@@ -162,7 +162,7 @@ class Bench:
             start = read_usage().resident
             _litter(megabytes * 2**20)
             before = read_usage().resident
-            done = await self._app.memory.optimize(aggressive=True)
+            done = await self._app.memory.optimize()
         finally:
             if collects:
                 gc.enable()
