@@ -115,7 +115,8 @@ class Governor:
             self.collector.tune()
         self._restraint.attach(worker)
         self._restraint.baseline = base = self._read()
-        self._reader.hold_back(base.limit)
+        if self._members.settings.memory_enabled:
+            self._reader.hold_back(base.limit)
         logger.info("memory limit", extra={"limit": str(base.limit), "used_mb": base.used_bytes // MIB})
         if self._predecessor:
             self._members.publish("memory.killed", end=self._predecessor)
@@ -247,6 +248,7 @@ class Governor:
         settings = self._members.settings
         self._members.renew()
         if not settings.memory_enabled:
+            self._reader.reserve.release()
             return
         reading = self._read()
         self._series.add(reading.at, reading.used_bytes)
