@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 import redis.asyncio.cluster
@@ -21,6 +22,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from headrace.census import Census
 from headrace.errors import ConnectionLost, PoolClosed
 from headrace.pool.client_errors import ClientUsageError, pool_timeout
 from headrace.pool.client_pool import ConnectionPool
@@ -106,6 +108,8 @@ class NodePools:
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = dict(options)
+        self.census: Census = self._options.get("census") or Census()
+        self._options["census"] = self.census
         # Bounded by the nodes of the cluster; one that left is taken out.
         self.pools: dict[str, NodePool] = {}
 
@@ -252,9 +256,9 @@ class PooledNodes(redis.asyncio.cluster.NodesManager):
                 new[name] = PooledNode(node, self.pools)
         super().set_nodes(old, new, remove_old=remove_old)
         for name in before - set(old) - set(self.nodes_cache) - set(self.startup_nodes):
-            task = asyncio.create_task(self.pools.leave(name))
-            self._background_tasks.add(task)
-            task.add_done_callback(self._background_tasks.discard)
+            _ = self.pools.census.create_task(
+                self.pools.leave(name), name="close the pool of a node", owner=f"node {name}"
+            )
 
     async def move_slot(self, e: Any) -> None:
         """Note who serves a slot now; a place that is new gets its node first."""
@@ -355,12 +359,13 @@ class SyncRedisCluster(redis.cluster.RedisCluster):
                 'Write RedisCluster.from_url("redis://host:6379").'
             )
         options = dict(pool_options or {})
-        # Bounded by the nodes of the cluster.
-        self._pools: list[SyncConnectionPool] = []
+        # Weak, so bounded by the nodes that redis-py knows: a pool ends with the node that it was made for.
+        self._pools: weakref.WeakSet[SyncConnectionPool] = weakref.WeakSet()
 
         def make_pool(**given: Any) -> SyncConnectionPool:
-            self._pools.append(SyncClusterConnectionPool(**(given | options)))
-            return self._pools[-1]
+            pool = SyncClusterConnectionPool(**(given | options))
+            self._pools.add(pool)
+            return pool
 
         super().__init__(*args, connection_pool_class=make_pool, **kwargs)
 
@@ -371,13 +376,13 @@ class SyncRedisCluster(redis.cluster.RedisCluster):
     def close(self) -> None:
         """Close the client and the pools of all nodes."""
         super().close()
-        for pool in self._pools:
+        for pool in list(self._pools):
             pool.close()
 
     def _live(self) -> list[SyncConnectionPool]:
         nodes = list(self.nodes_manager.nodes_cache.values())
         used = {node.redis_connection.connection_pool for node in nodes if node.redis_connection is not None}
-        return [pool for pool in self._pools if pool in used]
+        return [pool for pool in list(self._pools) if pool in used]
 
 
 __all__ = ["PooledNode", "RedisCluster", "SyncClusterConnectionPool", "SyncRedisCluster"]

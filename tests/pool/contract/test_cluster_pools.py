@@ -13,6 +13,7 @@ import redis
 import headrace.pool
 import headrace.pool.sync
 from headrace.errors import OptionError, PoolTimeout, UsageError
+from tests.live import until
 from tests.support.cluster import Cluster
 
 if TYPE_CHECKING:
@@ -146,5 +147,11 @@ async def test_callers_go_on_after_a_primary_was_killed(cluster: Cluster, *, thr
                 assert time.monotonic() - began < DEADLINE
                 await asyncio.sleep(0.05)
 
+        async def is_forgotten() -> bool:
+            return f"127.0.0.1:{primary.port}" not in client.stats()
+
+        # The pool of the lost node ends with the topology that no longer has it.
+        await do(client, client.nodes_manager.initialize)
+        await until(is_forgotten, "the pool of the lost node is closed")
         assert all(pool.total <= 2 for pool in client.stats().values())
         assert sum(pool.active for pool in client.stats().values()) == 0
