@@ -22,7 +22,7 @@ from headrace.pool.client_errors import ClientOptionError
 from headrace.pool.core import Core
 from headrace.pool.figures import PoolStats, read_stats
 from headrace.pool.holders import Holder, find_place
-from headrace.pool.lanes import Lane, is_whole, parse_shares, scale_shares
+from headrace.pool.lanes import Lane, check_maximum, is_whole, parse_shares, scale_shares
 from headrace.pool.ledger import LaneBook, Ledger
 from headrace.pool.options import LONGEST_WAIT, read_number, take_options
 
@@ -118,7 +118,7 @@ class ConnectionPool(redis.asyncio.ConnectionPool):
     def max_connections(self, value: int) -> None:
         # The constructor of redis-py's pool sets what is set already.
         if value != self._core.ledger.maximum:
-            self._resize(value, min(self.min_connections, value), None)
+            self._resize(value, None, None)
 
     @property
     def min_connections(self) -> int:
@@ -299,13 +299,12 @@ class ConnectionPool(redis.asyncio.ConnectionPool):
 
         What is in use above a new maximum is closed when it is released, never before.
         """
-        ledger = self._core.ledger
-        most = ledger.maximum if maximum is None else maximum
-        least = min(ledger.minimum or self._core.latent_minimum, most) if minimum is None else minimum
-        self._resize(most, least, lanes)
+        self._resize(self.max_connections if maximum is None else maximum, minimum, lanes)
 
-    def _resize(self, maximum: int, minimum: int, lanes: Mapping[str, int] | None) -> None:
+    def _resize(self, maximum: int, minimum: int | None, lanes: Mapping[str, int] | None) -> None:
         core = self._core
+        check_minimum(0, maximum)
+        minimum = min(self.min_connections, maximum) if minimum is None else minimum
         check_minimum(minimum, maximum)
         before = {lane: book.share for lane, book in core.ledger.lanes.items() if book.share}
         try:
@@ -378,7 +377,11 @@ def make_ledger(maximum: int, minimum: int, lanes: Mapping[str, int] | None) -> 
 
 
 def check_minimum(minimum: int, maximum: int) -> None:
-    """Raise OptionError unless the minimum lies between none and the maximum."""
+    """Raise OptionError unless the maximum is one, and the minimum lies between none and it."""
+    try:
+        check_maximum(maximum)
+    except OptionError as error:
+        raise ClientOptionError(str(error)) from error
     if not is_whole(minimum) or not 0 <= minimum <= maximum:
         raise ClientOptionError(
             f"min_connections={minimum!r:.40}: expected a whole number from 0 to max_connections={maximum!r:.40}."

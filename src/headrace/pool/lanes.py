@@ -6,13 +6,11 @@ it is arithmetic on plain numbers.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from headrace.errors import OptionError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 #: Largest maximum of a pool.
 MOST_CONNECTIONS: Final = 10_000
@@ -32,6 +30,19 @@ class Lane(StrEnum):
 APP_PERCENT: Final = {Lane.CONTROL: 10, Lane.BLOCKING: 15, Lane.JOBS: 15}
 
 
+def check_maximum(maximum: object) -> None:
+    """Check the maximum of a pool.
+
+    Raises:
+        OptionError: It is no whole number from 1 to MOST_CONNECTIONS.
+    """
+    if not isinstance(maximum, int) or not is_whole(maximum) or not 1 <= maximum <= MOST_CONNECTIONS:
+        raise OptionError(
+            f"max_connections={maximum!r:.40}: expected a whole number from 1 to {MOST_CONNECTIONS}. "
+            "It is the most connections that the pool ever holds."
+        )
+
+
 def parse_shares(lanes: Mapping[str, int] | None, maximum: int) -> dict[Lane, int]:
     """Check the shares of a pool.
 
@@ -46,13 +57,14 @@ def parse_shares(lanes: Mapping[str, int] | None, maximum: int) -> dict[Lane, in
         >>> parse_shares({"control": 2, "user": 8}, 10)
         {<Lane.CONTROL: 'control'>: 2, <Lane.USER: 'user'>: 8}
     """
-    if not is_whole(maximum) or not 1 <= maximum <= MOST_CONNECTIONS:
-        raise OptionError(
-            f"max_connections={maximum!r:.40}: expected a whole number from 1 to {MOST_CONNECTIONS}. "
-            "It is the most connections that the pool ever holds."
-        )
+    check_maximum(maximum)
     if lanes is None:
         return {Lane.USER: maximum}
+    if not isinstance(lanes, Mapping):
+        raise OptionError(
+            f"lanes={lanes!r:.40}: expected a mapping of lane to share, such as {{'user': {maximum}}}. "
+            "A URL cannot hold it."
+        )
     shares: dict[Lane, int] = {}
     for lane in Lane:
         share = lanes.get(lane)

@@ -283,6 +283,7 @@ class ConnectionPool(redis.ConnectionPool):
         lending = self._lending
         with lending.lock:
             most = lending.ledger.maximum if maximum is None else maximum
+            check_minimum(0, most)
             least = min(lending.ledger.minimum, most) if minimum is None else minimum
             check_minimum(least, most)
             before = {lane: book.share for lane, book in lending.ledger.lanes.items() if book.share}
