@@ -164,6 +164,11 @@ class Clock:
                 extra={"duty": task.get_name(), "grace": grace},
             )
 
+    @property
+    def is_running(self) -> bool:
+        """Whether callbacks run when they are due: it was started, and is not closed."""
+        return self._loop is not None and not self._closed
+
     def stats(self) -> list[DutyStats]:
         """List the figures of every duty and alarm, in the order they were made."""
         return [runner.stats() for runner in self._runners]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from headrace.census import Census, Entry
+    from headrace.deadlines import Deadlines
     from headrace.pool.address import Address
 
 __all__ = ["OPEN_TIMEOUT", "Lane", "Link"]
@@ -46,6 +47,7 @@ class Link:
         on_roundtrip: Called with the seconds of each call that got its replies, the wait for a connection included.
         on_error: Called with the name of a class: for each call that failed, that of its error; for each opening that
             failed, that of its cause, such as ConnectionRefusedError.
+        deadlines: Watches the timeouts of calls; without it, each call has a timer.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Link:
         on_lost: Callable[[], None] | None = None,
         on_roundtrip: Callable[[float], None] | None = None,
         on_error: Callable[[str], None] | None = None,
+        deadlines: Deadlines | None = None,
     ) -> None:
         self.address = address
         self.lane = lane
@@ -74,6 +77,7 @@ class Link:
         self.waiting = 0
         #: Why the latest attempt to open a connection failed; empty since one succeeded.
         self.last_failure = ""
+        self._within = asyncio.timeout if deadlines is None else deadlines.within
         self._census = census
         self._entry: Entry | None = None
         self._on_push = on_push
@@ -129,7 +133,7 @@ class Link:
         self.waiting += 1
         began = time.perf_counter() if self.on_roundtrip is not None else 0.0
         try:
-            async with asyncio.timeout(timeout):
+            async with self._within(timeout):
                 connection = self._connection
                 if connection is None or not connection.is_open:
                     connection = await self._open()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 
+from headrace.deadlines import Deadlines
 from headrace.errors import PoolClosed, PoolTimeout
 from headrace.pool.client_pool import ConnectionPool
 from headrace.pool.holders import tell_holders
@@ -77,6 +78,7 @@ class Pool(ConnectionPool):
         self.address = address
         self._core.latent_minimum = min(minimum, maximum)
         self._census = census
+        self._deadlines = None if clock is None else Deadlines(clock, "end calls", "pool app")
         self._client_name = client_name
         # Bounded by the maximum.
         self._links: list[Link] = []
@@ -138,6 +140,7 @@ class Pool(ConnectionPool):
             on_lost=on_lost,
             on_roundtrip=self._roundtrip,
             on_error=self._core.ledger.count_name,
+            deadlines=self._deadlines,
         )
         self._links.append(link)
         return link
