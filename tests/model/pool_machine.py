@@ -216,6 +216,8 @@ class PoolMachine(RuleBasedStateMachine):
         if not hasattr(self, "pool"):
             return
         ledger = self.pool._core.ledger
+        # A socket that was dropped is closed in the next turn, before anything that begins in it.
+        self.turn(1)
         assert self.open_sockets() <= ledger.total <= self.most
         if ledger.total <= self.pool.max_connections:
             self.most = self.pool.max_connections

@@ -221,6 +221,19 @@ async def test_what_is_released_after_a_close_is_gone_and_its_place_is_free(serv
         await pool.release(got)
 
 
+async def test_a_holder_cannot_open_anew_what_the_pool_has_closed(server: PrivateServer, raw: Raw, prefix: str) -> None:
+    async with lending(server.url, max_connections=1, client_name=prefix) as pool:
+        held = await pool.get_connection()
+        await pool.aclose()
+
+        # A command of redis-py opens a closed connection by itself.
+        with pytest.raises(PoolClosed):
+            await ask(held, "PING")
+
+        await until_seen(raw, prefix, 0)
+        await pool.release(held)
+
+
 async def test_closes_and_starts_at_the_same_time_end_in_the_last_state(
     server: PrivateServer, raw: Raw, prefix: str
 ) -> None:

@@ -113,6 +113,12 @@ def pool_closed(name: str) -> ClientPoolClosed:
     return ClientPoolClosed(f"The pool '{name}' is closed. Open it again with `await pool.start()`, or use another.")
 
 
+def no_share(name: str, lane: str) -> ClientUsageError:
+    """Build the error of a lane that was left out."""
+    text = f"pool '{name}', lane '{lane}' has no share any more: a resize left it out. Give it one with "
+    return ClientUsageError(text + "`resize(lanes=...)`, or use another lane.")
+
+
 def open_error(name: str, error: Exception, away: float) -> Exception:
     """Build the error of those for whom no connection could be opened; its class is also the class of redis-py's.
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from headrace.census import Census
 from headrace.pool.checking import find_fault
-from headrace.pool.client_errors import ClientConnectionLost, ClientUsageError, pool_closed
+from headrace.pool.client_errors import ClientConnectionLost, ClientUsageError, no_share, pool_closed
 from headrace.pool.closing import Closing, drop_all
 from headrace.pool.ledger import BROKEN
 from headrace.pool.loops import clock_of, keep_blind, watch_forks
 from headrace.pool.opening import Opening
-from headrace.pool.transport import leave
+from headrace.pool.transport import abort, bar, leave
 from headrace.pool.upkeep import Upkeep
 from headrace.pool.waits import Deadlines, Wait
 
@@ -82,9 +82,10 @@ class Core:
         self._deadlines: Deadlines | None = None
         self._ending: asyncio.Task[None] | None = None
         self._finalizer: weakref.finalize[..., Core] | None = None
-        # What a holder may still release although it is not lent any more: connections of the parent of a forked child,
-        # and those that were in use when the pool closed. Weak, so that a holder who forgets one costs nothing.
+        # What a holder may still release although it is not lent any more: those that were in use when the pool closed,
+        # and those of the parent of a forked child. Weak, so that a holder who forgets one costs nothing.
         self._outlived: weakref.WeakSet[AbstractConnection] = weakref.WeakSet()
+        self._inherited: weakref.WeakSet[AbstractConnection] = weakref.WeakSet()
         #: Connections in use that log in anew before somebody else gets them; each leaves with its release.
         self.reauth: set[AbstractConnection] = set()
         watch_forks(self)
@@ -204,7 +205,7 @@ class Core:
         if self.closed or self.loop is None or deadlines is None or upkeep is None:
             raise pool_closed(self.name)
         if book.share <= 0:
-            raise self.no_share(book)
+            raise no_share(self.name, book.lane)
         wait = Wait(self.loop.create_future(), since, deadline)
         self.ledger.wait(book, wait, first=first)
         if self.latent_minimum:
@@ -221,11 +222,6 @@ class Core:
             self._looked(time.monotonic())
             raise
 
-    def no_share(self, book: LaneBook[AbstractConnection]) -> ClientUsageError:
-        """Build the error of a lane that was left out."""
-        text = f"pool '{self.name}', lane '{book.lane}' has no share any more: a resize left it out. "
-        return ClientUsageError(text + "Give it one with `resize(lanes=...)`, or use another lane.")
-
     def resized(self) -> None:
         """Do what new limits make necessary."""
         now = time.monotonic()
@@ -234,7 +230,7 @@ class Core:
         self.retire(self.ledger.retire_surplus(now, self.options.idle_timeout))
         for book in self.ledger.lanes.values():
             if book.share <= 0:
-                self.ledger.refuse_lane(book, self.no_share)
+                self.ledger.refuse_lane(book, lambda lane: no_share(self.name, lane.lane))
         self.ledger.serve(now)
         self.need()
 
@@ -245,8 +241,7 @@ class Core:
         closing = self._closing
         if closing is not None and connected and closing.lost and connection in closing.lost:
             connected = not closing.is_lost(connection)
-        if self._outlived and connection in self._outlived:
-            self._outlived.discard(connection)
+        if self._is_over(connection):
             return
         usable = connected and not self.closed and not connection.should_reconnect()  # type: ignore[no-untyped-call]  # redis-py has no types here
         member = self.ledger.give_back(connection, now, usable=usable)
@@ -264,12 +259,27 @@ class Core:
         """Take back a connection that nobody may use any more."""
         if error is not None:
             self.ledger.count_error(error)
-        if connection in self._outlived:
-            self._outlived.discard(connection)
+        if self._is_over(connection):
             return
         member = self.ledger.give_back(connection, time.monotonic(), usable=False)
         if member is not None:
             self.retire([member], drop=True)
+
+    def _is_over(self, connection: AbstractConnection) -> bool:
+        """Tell whether a connection that is released has not been lent any more for some time."""
+        if self._outlived and connection in self._outlived:
+            self._outlived.discard(connection)
+            # It was being opened anew by its holder when the pool closed.
+            abort(connection)
+            return True
+        if self._inherited and connection in self._inherited:
+            self._inherited.discard(connection)
+            return True
+        return False
+
+    def _outlives(self, connection: AbstractConnection) -> None:
+        bar(connection, lambda: pool_closed(self.name))
+        self._outlived.add(connection)
 
     # What the parts of the pool call
 
@@ -359,7 +369,7 @@ class Core:
                 # Why: its holder may never release it, and the pool may begin anew.
                 self.ledger.give_back(connection, time.monotonic(), usable=False)
                 self.ledger.closed()
-                self._outlived.add(connection)
+                self._outlives(connection)
             closing.forget()
             self._unbind()
 
@@ -374,7 +384,7 @@ class Core:
         """Let go of connections whose loop was closed before the pool was."""
         for member in [*self.ledger.leased.values(), *self.ledger.idle]:
             leave(member.connection)
-            self._outlived.add(member.connection)
+            self._outlives(member.connection)
         self.ledger.forget()
         if self._closing is not None:
             self._closing.forget()
@@ -384,7 +394,7 @@ class Core:
         """Forget the connections of the parent, in a forked child."""
         connections = [*self.ledger.leased, *(member.connection for member in self.ledger.idle)]
         keep_blind(connections)
-        self._outlived.update(connections)
+        self._inherited.update(connections)
         self.ledger.forget()
         self._census = self._clock = None
         self._unbind()

@@ -86,6 +86,16 @@ def abort(connection: AbstractConnection) -> None:
     forget_streams(connection)
 
 
+def bar(connection: AbstractConnection, make_error: Callable[[], Exception]) -> None:
+    """Keep the holder of a connection from opening it anew, as redis-py's commands do by themselves."""
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise make_error()
+
+    for name in ("connect", "connect_check_health"):
+        setattr(connection, name, refuse)
+
+
 def forget_streams(connection: AbstractConnection) -> None:
     """Take the streams from a connection, so that it is closed and says so."""
     for name in ("_reader", "_writer"):
