@@ -115,6 +115,33 @@ def resident(pid: int) -> float:
     return total / MIB
 
 
+async def follow(
+    side: Side, app: Headrace, workers: subprocess.Popen[str], log: Log, options: argparse.Namespace
+) -> None:
+    """Note what there is to see each second, until no job is left, nothing moves any more, or time is up."""
+    began = moved = time.monotonic()
+    most = 0
+    queue = app.queue("leak")
+    while True:
+        stats = await queue.stats()
+        ended = stats.completed + stats.failed
+        side.rows.append((stats.completed, resident(workers.pid), log.started))
+        if ended > most:
+            most, moved = ended, time.monotonic()
+        now = time.monotonic()
+        if ended >= options.jobs or now - began > options.timeout or (ended and now - moved > STANDSTILL):
+            break
+        await asyncio.sleep(INTERVAL)
+    side.seconds = moved - began
+    side.completed, side.failed, side.retried = stats.completed, stats.failed, stats.retried
+    page = await queue.jobs("failed")
+    for job in page.jobs[:20]:
+        try:
+            await job.result(timeout=1)
+        except JobError as error:
+            side.errors.add(str(error).partition(": ")[2][:100])
+
+
 async def run_side(folder: Path, url: str, options: argparse.Namespace, *, governed: bool) -> Side:
     """Enqueue the jobs, run the workers until none is left, and return what happened."""
     side = Side("governor on" if governed else "governor off")
@@ -127,30 +154,12 @@ async def run_side(folder: Path, url: str, options: argparse.Namespace, *, gover
         workers = start_workers(folder, url, options, governed=governed)
         log = Log(workers.stderr)
         log.start()
-        began = moved = time.monotonic()
-        most = 0
-        queue = app.queue("leak")
-        while True:
-            stats = await queue.stats()
-            ended = stats.completed + stats.failed
-            side.rows.append((stats.completed, resident(workers.pid), log.started))
-            if ended > most:
-                most, moved = ended, time.monotonic()
-            now = time.monotonic()
-            if ended >= options.jobs or now - began > options.timeout or (ended and now - moved > STANDSTILL):
-                break
-            await asyncio.sleep(INTERVAL)
-        side.seconds = moved - began
-        side.completed, side.failed, side.retried = stats.completed, stats.failed, stats.retried
-        page = await queue.jobs("failed")
-        for job in page.jobs[:20]:
-            try:
-                await job.result(timeout=1)
-            except JobError as error:
-                side.errors.add(str(error).partition(": ")[2][:100])
-        workers.terminate()
-        workers.wait(30)
-        log.join(5)
+        try:
+            await follow(side, app, workers, log, options)
+        finally:
+            workers.terminate()
+            workers.wait(30)
+            log.join(5)
     side.log, side.processes = log.lines, log.started
     return side
 
