@@ -70,7 +70,10 @@ TRANSITIONS: Final = tuple(Transition(*re.split(r" {2,}", line)) for line in _LI
 NOT_DRAWN: Final = {"clear"}
 
 #: Scripts that leave the status of every job as it is.
-ELSEWHERE: Final = {"budget", "find", "list", "mine", "pause", "rank", "renew", "report", "stats", "survey", "watch"}
+ELSEWHERE: Final = {
+    *("budget", "find", "list", "mine", "pause", "rank", "renew", "report", "settings_read", "settings_write", "stats"),
+    *("survey", "watch"),
+}
 
 
 def picture() -> str:

@@ -288,7 +288,10 @@ TABLE: dict[type[HeadraceError], tuple[Callable[[Stage], Awaitable[None]], list[
         ["at version 1, written by ann, no longer at version 0", "Look at `headrace config diff`, and repeat"],
     ),
     errors.SettingError: (setting, ["queue_concurrency=0", "a whole number from 1 to 10000", "Correct the argument"]),
-    errors.PoolTimeout: (pool_timeout, ["4 of 4 in use by", "worker (jobs)", "Raise REDIS_MAX_CONNECTIONS"]),
+    errors.PoolTimeout: (
+        pool_timeout,
+        ["lane 'jobs' has no connection left: 1 of 1 in use by", "Raise REDIS_MAX_CONNECTIONS"],
+    ),
     errors.PoolClosed: (pool_closed, ["The app closed before the job had ended", "the job goes on"]),
     errors.ResultTimeout: (result_timeout, ["did not end within 0.01 s", "it goes on", "`headrace jobs why`"]),
     errors.ConnectionLost: (connection_lost, ["unix:///nonexistent/server.sock", "Check that the server runs"]),
