@@ -99,7 +99,8 @@ class PauseRing:
     @property
     def size_bytes(self) -> int:
         """What it holds, now and at most."""
-        return self._ring.itemsize * len(self._ring)
+        # The objects around it included.
+        return self._ring.itemsize * len(self._ring) + 512
 
 
 class Collector:

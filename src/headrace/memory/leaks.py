@@ -12,6 +12,8 @@ from typing import Final
 
 #: Samples kept of each task, and tasks of which any are kept.
 SAMPLES: Final = 64
+#: Four figures of each of them, and the objects around them, bytes.
+TASK_BYTES: Final = 4 * 8 * SAMPLES + 1_024
 TASKS: Final = 256
 #: Samples below which a task is not suspected; growth below which it is not, bytes a job, and as a share of the most.
 ENOUGH: Final = 3
@@ -110,9 +112,9 @@ class Leaks:
     @property
     def size_bytes(self) -> int:
         """What the samples hold now."""
-        return len(self._tasks) * 4 * 8 * SAMPLES
+        return len(self._tasks) * TASK_BYTES
 
     @property
     def limit_bytes(self) -> int:
         """What the samples hold at most."""
-        return TASKS * 4 * 8 * SAMPLES
+        return TASKS * TASK_BYTES
