@@ -24,6 +24,7 @@ THROUGH: Final = ("census.create_task", "census_book.create_task", "Census().cre
 ONE_CALL = "it ends with the function that makes it"
 OTHER_PROCESS = "the keeper is a process of its own, which holds nothing else"
 COMMAND = "the demo is a command that ends with it"
+BENCH = "the benchmark is a command that ends with it"
 #: File and call -> why it is not made through the census, or where its entry is made.
 ALLOWED: Final = {
     "census.py: loop.create_task": "this is where tasks are entered",
@@ -49,6 +50,14 @@ ALLOWED: Final = {
     "worker/job_process.py: subprocess.Popen": "the job process enters itself",
     "worker/report.py: socket.socket": "it stays open to the end of the process, for a last word",
     "worker/threads.py: threading.Thread": "the threads of a worker are entered one by one",
+    "bench/hired.py: asyncio.create_subprocess_exec": BENCH,
+    "bench/hired.py: log.open": BENCH,
+    "bench/incident/ours.py: asyncio.ensure_future": BENCH,
+    "bench/incident/run.py: asyncio.create_subprocess_exec": BENCH,
+    "bench/incident/run.py: log.open": BENCH,
+    "bench/incident/side.py: asyncio.ensure_future": BENCH,
+    "bench/peers.py: asyncio.create_subprocess_exec": BENCH,
+    "bench/work.py: asyncio.ensure_future": BENCH,
     "cli/config_view.py: socket.socket": ONE_CALL,
     "cli/server.py: socket.socketpair": ONE_CALL,
     "demo/crew.py: asyncio.create_subprocess_exec": COMMAND,

@@ -44,6 +44,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "verify": Entry("verify", "Prove settings, server and engine, under load and faults."),
     "doctor": Entry("doctor", "Examine settings and server, without load."),
     "pool": Entry("pool", "Size the connection pools of the fleet."),
+    "bench": Entry("bench", "Measure jobs here, and the incident before and after."),
     "config": Entry("config", "Look at the settings, and change those of the fleet."),
     "server": Entry("server", "Run the default server until Ctrl+C."),
 }

@@ -1,0 +1,84 @@
+"""A worker process of the benchmark: start it, read what it saw, and end it in every case."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from headrace.bench.surroundings import OWN
+from headrace.errors import HeadraceError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from headrace.bench.work import Order
+
+
+class Hired:
+    """A worker process that reserves jobs."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        self._process = process
+        self._log = log
+        self.pid = process.pid
+
+    async def ready(self) -> None:
+        """Wait until it reserves jobs."""
+        await self._line()
+
+    async def result(self) -> dict[str, Any]:
+        """Wait for the last of its jobs, and return what it saw.
+
+        Raises:
+            HeadraceError: It ended without.
+        """
+        found: dict[str, Any] = json.loads(await self._line())
+        return found
+
+    def release(self) -> None:
+        """Let a worker go that expects no number of jobs."""
+        assert self._process.stdin is not None  # noqa: S101 - a pipe
+        self._process.stdin.close()
+
+    async def _line(self) -> bytes:
+        assert self._process.stdout is not None  # noqa: S101 - a pipe
+        if line := await self._process.stdout.readline():
+            return line
+        code = await self._process.wait()
+        end = self._log.read_text(errors="replace").strip()[-2_000:] or "(nothing)"
+        raise HeadraceError(f"a worker of the benchmark ended by itself with code {code}. Its output ends with:\n{end}")
+
+
+@contextlib.asynccontextmanager
+async def hire(url: str, folder: Path, order: Order) -> AsyncIterator[Hired]:
+    """Start a worker process for a block, and wait until it reserves jobs; it has ended after the block.
+
+    Args:
+        url: The server.
+        folder: For its output.
+        order: What it is to do.
+    """
+    log = folder / "worker.log"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(OWN)}
+    with log.open("wb") as errors:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "headrace.bench.work", url, msgspec.json.encode(order).decode(),
+            cwd=folder, env=environment, start_new_session=True,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=errors,
+        )  # fmt: skip
+    hired = Hired(process, log)
+    try:
+        await hired.ready()
+        yield hired
+        await process.wait()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()

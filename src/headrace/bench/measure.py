@@ -1,0 +1,260 @@
+"""Take the figures: each in a worker process of its own, on a private server, with a warm-up and several repeats."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import psutil
+import redis.asyncio
+
+from headrace.bench.facts import collect_facts
+from headrace.bench.hired import hire
+from headrace.bench.report import SCHEMA, BenchReport, Figure, Inputs
+from headrace.bench.work import TASK, Order, make_app
+from headrace.bench.workloads import BURST_INTERVAL, BURST_JOBS, TEXT, WORKLOADS, digest_of, plan_jobs
+from headrace.errors import HeadraceError
+from headrace.server import start_private_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from headrace import Headrace
+    from headrace.bench.workloads import Call
+
+#: What is measured beside the workloads, in the order in which it is.
+MEASURES: Final = ("enqueue", "latency", "idle")
+SLOTS: Final = 100
+#: At full scale: jobs enqueued one by one, jobs whose delay is measured, seconds of the idle measure.
+SINGLE_JOBS: Final = 2_000
+LATENCY_JOBS: Final = 300
+IDLE_SECONDS: Final = 10.0
+#: Pause between two jobs of the measure of latency, so that the worker is idle again; seconds.
+LATENCY_PAUSE: Final = 0.004
+#: Longest time of one measure, seconds.
+PATIENCE: Final = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to measure.
+
+    Attributes:
+        names: Workloads and measures.
+        repeats: How often, beside a warm-up.
+        scale: Part of the jobs of the full size.
+        seed: Seed of everything that is drawn.
+    """
+
+    names: tuple[str, ...]
+    repeats: int
+    scale: float
+    seed: int
+
+    def count(self, full: int) -> int:
+        """Return how many of so many jobs; at least 20."""
+        return max(20, round(full * self.scale))
+
+
+async def run_bench(plan: Plan, tell: Callable[[str], None]) -> BenchReport:
+    """Take all figures of a plan.
+
+    Args:
+        plan: What to measure.
+        tell: Called with a line for each measure.
+
+    Raises:
+        ServerStartFailed: The server could not be started.
+        HeadraceError: A worker failed, or a measure took too long.
+
+    Cancelling leaves no process behind.
+    """
+    load_before = os.getloadavg()[0]
+    with (
+        tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder,
+        start_private_server(Path(folder) / "server") as server,
+    ):
+        bench = Bench(plan, server.url, Path(folder))
+        # Why in turns: a disturbance of the machine meets all of them.
+        for repeat in range(plan.repeats + 1):
+            for name in plan.names:
+                tell(f"{'warm-up' if not repeat else f'repeat {repeat} of {plan.repeats}'}: {name}")
+                await bench.take(name, keep=repeat > 0)
+        return bench.report(collect_facts(server.binary, load_before))
+
+
+class Bench:
+    """Take figures on one server, which is cleared before each.
+
+    Args:
+        plan: What to measure.
+        url: The server.
+        folder: For the output of workers.
+    """
+
+    def __init__(self, plan: Plan, url: str, folder: Path) -> None:
+        self._plan = plan
+        self._url = url
+        self._folder = folder
+        self._figures: dict[str, tuple[str, str, list[float]]] = {}
+        self._jobs: dict[str, int] = {}
+        self._digests: dict[str, str] = {}
+
+    async def take(self, name: str, *, keep: bool) -> None:
+        """Take one measure once.
+
+        Args:
+            name: A workload or a measure.
+            keep: Whether it counts; a warm-up does not.
+        """
+        async with redis.asyncio.Redis.from_url(self._url) as client:
+            await client.flushall()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                found = await self._take(name)
+        except TimeoutError as error:
+            raise HeadraceError(
+                f"the measure '{name}' did not end within {PATIENCE:g} s. Look for what else keeps this machine busy, "
+                "or take less with --scale."
+            ) from error
+        if keep:
+            for figure, unit, better, value in found:
+                self._figures.setdefault(figure, (unit, better, []))[2].append(value)
+
+    def report(self, facts: dict[str, str]) -> BenchReport:
+        """Return what was found."""
+        plan = self._plan
+        figures = tuple(
+            Figure(name, unit, "more" if better == "more" else "less", tuple(values))
+            for name, (unit, better, values) in self._figures.items()
+        )
+        inputs = Inputs(plan.seed, plan.repeats, plan.scale, self._jobs, self._digests)
+        return BenchReport(SCHEMA, facts, inputs, figures)
+
+    async def _take(self, name: str) -> list[tuple[str, str, str, float]]:
+        if name == "enqueue":
+            return await self._enqueue()
+        if name == "latency":
+            return await self._latency()
+        if name == "idle":
+            return await self._idle()
+        workload = WORKLOADS[name]
+        calls = plan_jobs(name, self._plan.count(workload.jobs), self._plan.seed)
+        self._jobs[name], self._digests[name] = len(calls), digest_of(calls)
+        return await (self._drain(name, calls) if workload.drains else self._bursts(name, calls))
+
+    async def _drain(self, name: str, calls: Sequence[Call]) -> list[tuple[str, str, str, float]]:
+        """Have all jobs wait, start the worker, and take the time from the first to the last."""
+        async with make_app(self._url) as app:
+            await send(app, calls)
+        queues = sorted({call.queue for call in calls})
+        async with hire(self._url, self._folder, Order(queues, SLOTS, len(calls))) as worker:
+            found = await worker.result()
+        rate = found["jobs"] / found["seconds"]
+        each = found["processor_seconds"] / found["jobs"] * 1e6
+        return [(f"{name} drain", "jobs/s", "more", rate), (f"{name} CPU", "us/job", "less", each)]
+
+    async def _bursts(self, name: str, calls: Sequence[Call]) -> list[tuple[str, str, str, float]]:
+        """Send a burst each interval to a worker that runs; what counts is how late jobs start."""
+        async with (
+            make_app(self._url) as app,
+            hire(self._url, self._folder, Order(["bench"], SLOTS, len(calls))) as worker,
+        ):
+            began = time.monotonic()
+            for index, at in enumerate(range(0, len(calls), BURST_JOBS)):
+                await asyncio.sleep(began + index * BURST_INTERVAL - time.monotonic())
+                await send(app, calls[at : at + BURST_JOBS], sent=time.monotonic())
+            found = await worker.result()
+        return [(f"{name} start {share}", "ms", "less", found[share] * 1000) for share in ("p50", "p99")]
+
+    async def _enqueue(self) -> list[tuple[str, str, str, float]]:
+        """Enqueue in bulk, and one by one, each awaited."""
+        plan = self._plan
+        calls = plan_jobs("no-op", plan.count(WORKLOADS["no-op"].jobs), plan.seed)
+        single = plan.count(SINGLE_JOBS)
+        async with make_app(self._url) as app:
+            task = declare(app)
+            began = time.perf_counter()
+            await send(app, calls)
+            bulk = time.perf_counter() - began
+            began = time.perf_counter()
+            for _ in range(single):
+                await task.enqueue("no-op", 0.0, 0.0, TEXT)
+            one = time.perf_counter() - began
+        return [
+            ("enqueue bulk", "jobs/s", "more", len(calls) / bulk),
+            ("enqueue single", "jobs/s", "more", single / one),
+        ]
+
+    async def _latency(self) -> list[tuple[str, str, str, float]]:
+        """Enqueue a job when the worker is idle, again and again: from the call to the start of the job."""
+        count = self._plan.count(LATENCY_JOBS)
+        async with (
+            make_app(self._url) as app,
+            hire(self._url, self._folder, Order(["bench"], SLOTS, count)) as worker,
+        ):
+            task = declare(app)
+            for _ in range(count):
+                await task.enqueue("no-op", 0.0, time.monotonic(), TEXT)
+                await asyncio.sleep(LATENCY_PAUSE)
+            found = await worker.result()
+        return [(f"latency {share}", "ms", "less", found[share] * 1000) for share in ("p50", "p95", "p99")]
+
+    async def _idle(self) -> list[tuple[str, str, str, float]]:
+        """Leave a worker of three queues without jobs: its commands, and its processor time."""
+        seconds = max(1.0, IDLE_SECONDS * self._plan.scale)
+        order = Order([f"idle-{index}" for index in range(3)], 15, 0)
+        async with (
+            redis.asyncio.Redis.from_url(self._url) as client,
+            hire(self._url, self._folder, order) as worker,
+        ):
+            # Why: what the start left to do is done.
+            await asyncio.sleep(1.0)
+            process = psutil.Process(worker.pid)
+            commands, used = await count_commands(client), sum(process.cpu_times()[:2])
+            began = time.perf_counter()
+            await asyncio.sleep(seconds)
+            took = time.perf_counter() - began
+            used = sum(process.cpu_times()[:2]) - used
+            # Why one less: the question itself is a command.
+            commands = await count_commands(client) - commands - 1
+            worker.release()
+            await worker.result()
+        return [
+            ("idle commands", "in 5 s", "less", max(0, commands) * 5 / took),
+            ("idle CPU", "% of a core", "less", 100 * used / took),
+        ]
+
+
+async def count_commands(client: Any) -> int:
+    """Return how many commands the server has got."""
+    return int((await client.info("stats"))["total_commands_processed"])
+
+
+def declare(app: Headrace) -> Any:
+    """Return the task of the workers, to enqueue jobs of it; the same one for the same app."""
+
+    async def bench(kind: str, amount: float, sent: float, text: str) -> None: ...
+
+    return app.tasks.get(TASK) or app.task(name=TASK, queue="bench")(bench)
+
+
+async def send(app: Headrace, calls: Sequence[Call], sent: float = 0.0) -> None:
+    """Enqueue jobs in bulk, in order within each queue.
+
+    Args:
+        app: An open app.
+        calls: The jobs.
+        sent: When they are sent, by the machine's clock; 0 when their delay does not count.
+    """
+    task = declare(app)
+    by_queue: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {}
+    for call in calls:
+        by_queue.setdefault(call.queue, []).append(((call.kind, call.amount, sent, call.text), {}))
+    for queue, jobs in by_queue.items():
+        await task.using(queue=queue).enqueue_many(jobs)

@@ -1,0 +1,218 @@
+"""The command `headrace bench`: what jobs cost here, a size for this machine, and the incident before and after."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
+
+import typer
+
+from headrace.cli.output import EXIT_FAILED, fail, print_facts, print_table
+from headrace.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from headrace.bench.incident.run import IncidentReport
+
+T = TypeVar("T")
+#: As a shell reports a command that SIGINT ended.
+EXIT_INTERRUPTED = 130
+INCIDENT = "incident"
+
+bench = typer.Typer(
+    name="bench", help="Measure jobs here, find a size, compare with the incident.", invoke_without_command=True
+)
+
+
+@bench.callback()
+def _bench(
+    context: typer.Context,
+    *,
+    compare: Annotated[
+        str | None,
+        typer.Option("--compare", metavar="WITH", help="`incident`, the file of an earlier --json, or other queues."),
+    ] = None,
+    gate: Annotated[
+        str | None, typer.Option("--gate", metavar="PERCENT", help="Fail if a figure is worse by more than this.")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option("--only", metavar="NAME,...", help="Some workloads and measures; else all.")
+    ] = None,
+    repeats: Annotated[int | None, typer.Option("--repeats", min=1, max=100, help="Else 5; with --quick 2.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="2 repeats, a tenth of the jobs.")] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Whatever is drawn is drawn from it.")] = 1,
+    scale: Annotated[
+        float | None, typer.Option("--scale", min=0.01, max=10.0, help="Part of the jobs, and of the time; else 1.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write every single figure to this file.", dir_okay=False)
+    ] = None,
+    plots: Annotated[
+        Path | None, typer.Option("--plots", help="Draw the figures as SVG into this folder.", file_okay=False)
+    ] = None,
+    write: Annotated[
+        Path | None, typer.Option("--write", help="Put the table of the incident into this Markdown file.")
+    ] = None,
+) -> None:
+    """Measure what jobs cost on this machine.
+
+    It uses servers of its own, and leaves nothing behind but the files that are asked for. The exit code is 1 when a
+    figure is beyond the gate, or Headrace misses one of the incident's.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    for option, path in (("--json", json_file), ("--plots", plots)):
+        if path is not None and not path.parent.is_dir():
+            raise OptionError(f"{option} {path}: there is no folder {path.parent}. Make it first, or name another one.")
+    scale = (0.1 if quick else 1.0) if scale is None else scale
+    repeats = (2 if quick else 5) if repeats is None else repeats
+    if compare == INCIDENT:
+        _compare_incident(min(scale, 1.0), json_file, plots, write)
+        return
+    if write is not None:
+        raise OptionError("--write FILE: only the table of the incident is written. Add --compare incident.")
+    if compare is not None and not compare.endswith(".json"):
+        _compare_peers(compare, scale, repeats, json_file)
+        return
+    _measure(Asked(only, repeats, scale, seed), compare, gate, json_file, plots)
+
+
+class Asked(NamedTuple):
+    """What the command line asks to measure."""
+
+    only: str | None
+    repeats: int
+    scale: float
+    seed: int
+
+
+def _measure(asked: Asked, compare: str | None, gate: str | None, json_file: Path | None, plots: Path | None) -> None:
+    from headrace.bench.measure import MEASURES, Plan, run_bench
+    from headrace.bench.report import check_gate, compare_figures, parse_gate, read_report
+    from headrace.bench.shown import CHANGE_COLUMNS, COLUMNS, change_rows, draw_figures, figure_rows
+    from headrace.bench.workloads import WORKLOADS
+
+    percent = None if gate is None else parse_gate(gate)
+    if gate is not None and compare is None:
+        raise OptionError(f"--gate {gate}: there is nothing to hold the figures against. Add --compare REPORT.json.")
+    earlier = None if compare is None else read_report(Path(compare))
+    names = _choose(asked.only, (*WORKLOADS, *MEASURES))
+    report = run_interruptibly(lambda: run_bench(Plan(names, asked.repeats, asked.scale, asked.seed), _tell))
+    print_facts(report.facts.items())
+    typer.echo()
+    print_table(COLUMNS, figure_rows(report.figures), right=COLUMNS[2:])
+    if json_file is not None:
+        write_json(json_file, report)
+    if plots is not None:
+        write_plots(plots, draw_figures(report.figures))
+    if earlier is None:
+        return
+    taken = [figure for figure in earlier.figures if asked.only is None or figure.name.split()[0] in names]
+    changes = compare_figures(taken, report.figures)
+    typer.echo()
+    if earlier.inputs != report.inputs:
+        _tell("The two runs had other inputs (seed, scale, repeats or workloads): compare them with care.")
+    if earlier.facts["machine"] != report.facts["machine"]:
+        _tell(f"The earlier run was on another machine: {earlier.facts['machine']}.")
+    print_table(CHANGE_COLUMNS, change_rows(changes, percent), right=CHANGE_COLUMNS[2:5])
+    if percent is not None and (beyond := check_gate(changes, percent)):
+        fail(f"Worse by more than {percent:g} %, or not taken: {', '.join(one.name for one in beyond)}.", EXIT_FAILED)
+
+
+def _choose(only: str | None, known: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names that are asked for, in the order in which they are measured."""
+    if only is None:
+        return known
+    wanted = {name.strip() for name in only.split(",") if name.strip()}
+    if not wanted or wanted - set(known):
+        raise OptionError(f"--only {only}: expected some of {', '.join(known)}.")
+    return tuple(name for name in known if name in wanted)
+
+
+def _compare_peers(compare: str, scale: float, repeats: int, json_file: Path | None) -> None:
+    from headrace.bench.peers import check_peers, compare_peers
+
+    names = check_peers(compare)
+    count = max(100, round(5_000 * scale))
+    code = run_interruptibly(
+        lambda: compare_peers(names, count=count, repeats=repeats, json_file=json_file and json_file.absolute())
+    )
+    if code:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _compare_incident(scale: float, json_file: Path | None, plots: Path | None, write: Path | None) -> None:
+    from headrace.bench.incident.charts import draw_charts
+    from headrace.bench.incident.run import compare_incident
+    from headrace.bench.incident.table import make_rows, write_markdown
+    from headrace.bench.incident.workload import Workload
+    from headrace.bench.marks import check_marks, fill_marks
+
+    if write is not None:
+        check_marks(write, INCIDENT)
+    workload = Workload() if scale == 1.0 else Workload().shortened(scale)
+    report = run_interruptibly(lambda: compare_incident(workload, _tell))
+    _print_incident(report)
+    if json_file is not None:
+        write_json(json_file, report)
+    if plots is not None:
+        write_plots(plots, draw_charts(report))
+    rows = make_rows(report)
+    if write is not None:
+        fill_marks(write, INCIDENT, write_markdown(rows, report.facts))
+    missed = [row.name for row in rows if row.met is False]
+    if missed:
+        fail(f"Headrace missed: {', '.join(missed)}. The load of the machine is in the head of the table.", EXIT_FAILED)
+
+
+def _print_incident(report: IncidentReport) -> None:
+    from headrace.bench.incident.table import COLUMNS, cells, make_rows
+
+    print_facts(report.facts.items())
+    typer.echo()
+    rows = make_rows(report)
+    print_table(COLUMNS, [cells(row) for row in rows], right=COLUMNS[2:4])
+    hidden = [row.name for row in rows if row.shown is False]
+    if hidden:
+        typer.echo(f"\nNot shown by the incident's design on this machine, in this run: {', '.join(hidden)}.")
+
+
+def _tell(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def run_interruptibly(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine; Ctrl+C and SIGTERM cancel it, so that it can clean up.
+
+    Raises:
+        typer.Exit: It was interrupted.
+    """
+
+    async def run() -> T:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - asyncio.run makes one
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work()
+
+    try:
+        return asyncio.run(run())
+    except (KeyboardInterrupt, asyncio.CancelledError) as error:
+        typer.echo("Interrupted. No process, key or file of the benchmark is left.", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from error
+
+
+def write_json(path: Path, report: object) -> None:
+    """Write a report."""
+    import msgspec
+
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+
+
+def write_plots(folder: Path, pictures: dict[str, str]) -> None:
+    """Write pictures by their names."""
+    folder.mkdir(exist_ok=True)
+    for name, text in pictures.items():
+        (folder / name).write_text(text, encoding="utf-8")
