@@ -249,8 +249,7 @@ class Core:
             if not connected:
                 # Why: what broke it may have broken those that are idle.
                 self.ledger.suspect_before = now
-                self.ledger.failed_total += 1
-                self.ledger.count_name(BROKEN)
+                self.ledger.count_broken(BROKEN)
             self.retire([member], drop=not connected)
         if self._upkeep is not None and self._upkeep.exhausted:
             self._upkeep.look_for_recovery(now)
@@ -258,7 +257,7 @@ class Core:
     def discard(self, connection: AbstractConnection, error: Exception | None) -> None:
         """Take back a connection that nobody may use any more."""
         if error is not None:
-            self.ledger.count_error(error)
+            self.ledger.count_broken(type(error).__name__)
         if self._is_over(connection):
             return
         member = self.ledger.give_back(connection, time.monotonic(), usable=False)

@@ -251,10 +251,9 @@ class Ledger(Generic[C]):
         if gone:
             self.idle = [member for member in self.idle if member.connection not in lost]
             self.closing += len(gone)
-            self.failed_total += len(gone)
             self.suspect_before = now
             for _ in gone:
-                self.count_name(ENDED_IDLE)
+                self.count_broken(ENDED_IDLE)
         return gone
 
     def retire_surplus(self, now: float, idle_timeout: float) -> list[Member[C]]:
@@ -351,6 +350,11 @@ class Ledger(Generic[C]):
     def count_error(self, error: BaseException) -> None:
         """Count an error by its class."""
         self.count_name(type(error).__name__)
+
+    def count_broken(self, name: str) -> None:
+        """Count a connection that broke, by a name such as BROKEN."""
+        self.failed_total += 1
+        self.count_name(name)
 
     def count_name(self, name: str) -> None:
         """Count an error by the name of its class."""

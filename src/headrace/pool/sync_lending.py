@@ -17,7 +17,7 @@ from headrace.census import Census, Kind
 from headrace.errors import UsageError
 from headrace.pool.client_errors import ClientConnectionLost, ClientPoolClosed
 from headrace.pool.figures import PoolStats, read_stats
-from headrace.pool.ledger import Ledger
+from headrace.pool.ledger import BROKEN, ENDED_IDLE, Ledger
 from headrace.pool.loops import watch_forks
 from headrace.pool.sync_exhaustion import Exhaustion
 from headrace.pool.sync_line import Line
@@ -156,7 +156,7 @@ class Lending:
                 raise
             if usable:
                 return connection
-            self._discard(connection, ConnectionError("closed while idle"))
+            self._discard(connection, ENDED_IDLE)
             first = True
             with self.lock:
                 member = ledger.take(book, time.monotonic())
@@ -174,6 +174,7 @@ class Lending:
                 if not connected:
                     # Why: what broke it may have broken those that are idle.
                     self.ledger.suspect_before = now
+                    self.ledger.count_broken(BROKEN)
         except UsageError as error:
             self._refuse_release(connection, error)
             return
@@ -208,10 +209,10 @@ class Lending:
                 self.ledger.count_error(error)
             logger.warning("connection released twice", extra={"pool": self.name, "reason": str(error)})
 
-    def _discard(self, connection: Any, error: Exception | None) -> None:
+    def _discard(self, connection: Any, broken: str | None) -> None:
         with self.lock:
-            if error is not None:
-                self.ledger.count_error(error)
+            if broken is not None:
+                self.ledger.count_broken(broken)
             member = self.ledger.give_back(connection, time.monotonic(), usable=False)
         if member is not None:
             self._close(member)

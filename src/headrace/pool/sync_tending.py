@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from headrace.census import Census, Kind
+from headrace.pool.ledger import ENDED_IDLE
 from headrace.pool.sync_socket import is_clean
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def retire_dead(ledger: Ledger[Any], pushes: Callable[[], bool]) -> list[Member[
     ]
     for member in dead:
         ledger.retire_idle(member)
+        ledger.count_broken(ENDED_IDLE)
     return dead
 
 
