@@ -194,23 +194,26 @@ class ConnectionPool(redis.asyncio.ConnectionPool):
         if core.loop is not _running_loop() or core.closed:
             core.bind()
         ledger, book, now = core.ledger, self._book, _now()
+        deadline = now + self.timeout
         member = ledger.take(book, now)
         place = find_place()
-        if member is not None:
+        if member is None:
+            member = await core.wait_turn(book, now, deadline)
+        else:
             ledger.waits.current.zeros += 1
-            connection = member.connection
-            # The usual case, without another coroutine: it was used a short while ago, and nothing has come in since.
-            if (
-                member.verified > ledger.suspect_before
-                and now - member.verified < core.options.check_after
-                and connection.is_connected
-                and not await _has_data(connection)
-            ):
-                owner, member.purpose = self._whose
-                member.owner = owner or asyncio.current_task()
-                member.place = place
-                return connection
-        return await core.acquire(book, self.timeout, member, place, self._whose)
+        connection = member.connection
+        # The usual case, without another coroutine: it was used a short while ago, and nothing has come in since.
+        if (
+            member.verified > ledger.suspect_before
+            and member.since - member.verified < core.options.check_after
+            and connection.is_connected
+            and not await _has_data(connection)
+        ):
+            owner, member.purpose = self._whose
+            member.owner = owner or asyncio.current_task()
+            member.place = place
+            return connection
+        return await core.acquire(book, deadline, member, place, self._whose)
 
     async def release(self, connection: AbstractConnection) -> None:
         """Give a connection back; whoever waits first gets it.

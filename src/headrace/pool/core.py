@@ -160,26 +160,24 @@ class Core:
     async def acquire(
         self,
         book: LaneBook[AbstractConnection],
-        timeout: float,
+        deadline: float,
         member: Member[AbstractConnection] | None,
         place: tuple[CodeType, int] | None,
         purpose: tuple[object, str],
     ) -> AbstractConnection:
-        """Wait for a connection that works.
+        """Check the connection of a caller, and wait for another until there is one that works.
 
         Args:
             book: The lane.
-            timeout: Longest wait in seconds.
-            member: What was idle and could be taken at once; it is checked here.
+            deadline: When the caller gives up, in time of the monotonic clock.
+            member: What was taken at once, or handed over.
             place: Who asks.
             purpose: Owner and purpose that the lane's view names.
         """
         since = time.monotonic()
-        deadline = since + timeout
-        again = False
         while True:
             if member is None:
-                member = await self._wait(book, since, deadline, first=again)
+                member = await self.wait_turn(book, since, deadline, first=True)
             member.owner = purpose[0] or asyncio.current_task()
             member.purpose, member.place = purpose[1], place
             try:
@@ -195,12 +193,12 @@ class Core:
             if isinstance(fault, TimeoutError):
                 # Why: it vanished without a word, and what was verified before it most likely with it.
                 self._drop_idle_before(time.monotonic())
-            again = True
             member = self.ledger.take(book, time.monotonic())
 
-    async def _wait(
-        self, book: LaneBook[AbstractConnection], since: float, deadline: float, *, first: bool
+    async def wait_turn(
+        self, book: LaneBook[AbstractConnection], since: float, deadline: float, *, first: bool = False
     ) -> Member[AbstractConnection]:
+        """Wait in a lane, at its end or, for who was handed a dead connection, at its front."""
         deadlines, upkeep = self._deadlines, self._upkeep
         if self.closed or self.loop is None or deadlines is None or upkeep is None:
             raise pool_closed(self.name)
