@@ -86,6 +86,7 @@ class Core:
         # and those of the parent of a forked child. Weak, so that a holder who forgets one costs nothing.
         self._outlived: weakref.WeakSet[AbstractConnection] = weakref.WeakSet()
         self._inherited: weakref.WeakSet[AbstractConnection] = weakref.WeakSet()
+        self._any_over = False  # Measured: to look into both would cost a release more than its other checks.
         #: Connections in use that log in anew before somebody else gets them; each leaves with its release.
         self.reauth: set[AbstractConnection] = set()
         watch_forks(self)
@@ -239,7 +240,7 @@ class Core:
         closing = self._closing
         if closing is not None and connected and closing.lost and connection in closing.lost:
             connected = not closing.is_lost(connection)
-        if self._is_over(connection):
+        if self._any_over and self._is_over(connection):
             return
         usable = connected and not self.closed and not connection.should_reconnect()  # type: ignore[no-untyped-call]  # redis-py has no types here
         member = self.ledger.give_back(connection, now, usable=usable)
@@ -256,7 +257,7 @@ class Core:
         """Take back a connection that nobody may use any more."""
         if error is not None:
             self.ledger.count_broken(type(error).__name__)
-        if self._is_over(connection):
+        if self._any_over and self._is_over(connection):
             return
         member = self.ledger.give_back(connection, time.monotonic(), usable=False)
         if member is not None:
@@ -264,12 +265,12 @@ class Core:
 
     def _is_over(self, connection: AbstractConnection) -> bool:
         """Tell whether a connection that is released has not been lent any more for some time."""
-        if self._outlived and connection in self._outlived:
+        if connection in self._outlived:
             self._outlived.discard(connection)
             # It was being opened anew by its holder when the pool closed.
             abort(connection)
             return True
-        if self._inherited and connection in self._inherited:
+        if connection in self._inherited:
             self._inherited.discard(connection)
             return True
         return False
@@ -277,6 +278,7 @@ class Core:
     def _outlives(self, connection: AbstractConnection) -> None:
         bar(connection, lambda: pool_closed(self.name))
         self._outlived.add(connection)
+        self._any_over = True
 
     # What the parts of the pool call
 
@@ -392,6 +394,7 @@ class Core:
         connections = [*self.ledger.leased, *(member.connection for member in self.ledger.idle)]
         keep_blind(connections)
         self._inherited.update(connections)
+        self._any_over = True
         self.ledger.forget()
         self._census = self._clock = None
         self._unbind()
