@@ -36,7 +36,8 @@ In a cluster the dead of `q` that a dead-letter queue `L` takes lie in `p:{q}:le
 see `headrace.store.box`.
 
 Channels (pub/sub): `p:{q}:control` tells workers of a queue to cancel a job, pause or resume; `p:inbox:APP` carries
-outcomes to an app that waits for them; `p:settings` tells apps that the fleet's settings have changed.
+outcomes to an app that waits for them; `p:settings` tells apps that the fleet's settings have changed, and asks them for
+their figures and snapshots, which come back on `p:inbox:figures-ID:...`.
 """
 
 from __future__ import annotations

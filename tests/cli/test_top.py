@@ -71,7 +71,7 @@ def test_once_shows_queues_with_rates_and_every_process(command: Command) -> Non
 
     assert done.code == 0
     lines = done.out.splitlines()
-    assert "1 processes" in lines[0]
+    assert "  1 process, " in lines[0]
     queue = next(line.split() for line in lines if line.startswith("mail "))
     assert queue[1] == "no"
     assert float(queue[8]) > 10, done.out

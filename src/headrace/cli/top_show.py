@@ -47,10 +47,14 @@ def tables(view: View, process: str | None) -> list[Table]:
 
 def headline(view: View) -> str:
     """Say in one line where and when, and what is live in all processes together."""
-    live = ", ".join(f"{count} {kind}s" for kind, count in sorted(view.counts.items())) or "nothing live"
+    live = ", ".join(_several(count, kind) for kind, count in sorted(view.counts.items())) or "nothing live"
     jobs = sum(one.running for one in view.processes)
     when = time.strftime("%H:%M:%S", time.localtime(view.at))
-    return f"{view.server}  {when}  {len(view.processes)} processes, {jobs} jobs running; {live}"
+    return f"{view.server}  {when}  {_several(len(view.processes), 'process')}, {_several(jobs, 'job')} running; {live}"
+
+
+def _several(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 'es' if what.endswith('s') else 's'}"
 
 
 def show_lines(view: View, process: str | None) -> None:
