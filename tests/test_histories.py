@@ -198,8 +198,9 @@ def test_a_day_of_telemetry_leaves_all_histories_within_their_bytes(monkeypatch:
         ledger: Ledger[Any] = Ledger(40, 0, {str(lane): 10 for lane in Lane})
         app = DayApp(clock, census, ledger)
         pool, link = DayPool(), Link()
-        upkeep = Upkeep(pool, ledger, options, clock)  # type: ignore[arg-type]  # stand-ins, here and below
-        monitor = Monitor(link, clock, census, app.settings, publish=app.events.publish, pool_stats=dict)  # type: ignore[arg-type]
+        upkeep = Upkeep(pool, ledger, options, clock)  # type: ignore[arg-type]  # a stand-in for a pool
+        publish = app.events.publish
+        monitor = Monitor(link, clock, census, app.settings, publish=publish, pool_stats=dict)  # type: ignore[arg-type]  # as above
         governor = Governor()
         governor.join(app)
         monitor.start()

@@ -38,6 +38,7 @@ ALLOWED: Final = {
     "testing/clean.py: asyncio.to_thread": "the test kit blocks in the threads of the loop of the test",
     "testing/inline_app.py: ThreadPoolExecutor": ONE_CALL,
     "testing/inline_worker.py: self.loop.call_at": "the test kit has no clock, for it has no process; one timer a call",
+    "testing/leaks.py: socket.socket": ONE_CALL,
     "testing/outside.py: loop.create_task": "a task of the loop that it makes and closes itself",
     "worker/child.py: asyncio.ensure_future": ONE_CALL,
     "worker/child.py: socket.socketpair": "it is one with the process, which is entered",
