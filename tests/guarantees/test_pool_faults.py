@@ -316,7 +316,6 @@ async def test_a_server_without_room_leaves_the_pool_what_it_has(tmp_path: Path,
 async def test_a_pool_recovers_from_a_restart_of_the_server(tmp_path: Path, prefix: str) -> None:
     with start_private_server(tmp_path, port=0, extra=("--appendonly", "yes")) as server:
         async with loaded(server.url, None, prefix) as load:
-            await load.pool.disconnect()
             await redis.asyncio.Redis(connection_pool=load.pool).set("kept", "yes")
             await asyncio.to_thread(server.kill)
             await load.fails()

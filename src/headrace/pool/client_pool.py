@@ -347,17 +347,14 @@ class ConnectionPool(redis.asyncio.ConnectionPool):
 
     async def _log_in_again(self, connection: AbstractConnection) -> None:
         self._core.reauth.discard(connection)
-        done = False
+        # Until it has answered: whoever cancels this, or fails in a way of his own, leaves an answer still to come.
+        connection.mark_for_reconnect()  # type: ignore[no-untyped-call]  # redis-py has no types here
         try:
             async with asyncio.timeout(self._core.options.check_timeout):
                 await connection.re_auth()  # type: ignore[no-untyped-call]  # redis-py has no types here
-            done = True
+            connection.reset_should_reconnect()  # type: ignore[no-untyped-call]  # redis-py has no types here
         except (TimeoutError, OSError, redis.RedisError):
             await connection.disconnect(nowait=True)
-        finally:
-            if not done:
-                # Why: cancelled in between, or failed in a way of the user's own; the reply may still come.
-                connection.mark_for_reconnect()  # type: ignore[no-untyped-call]  # redis-py has no types here
 
     # Figures
 
