@@ -14,6 +14,7 @@ from headrace.verify.claim import GUIDE, OWN, Claim, megabytes, milliseconds, sp
 from headrace.verify.claims_server import LATENCY_FAIR, LATENCY_GOOD
 from headrace.verify.evidence import LoadEvidence
 from headrace.verify.outcome import Grade, Outcome, grade_below, grade_low, worst
+from headrace.verify.tasks import CALLS, HOLD
 
 #: Callers that wait for a connection.
 WAITING_GOOD: Final = 5
@@ -73,7 +74,7 @@ class PoolUnderLoad(Claim[LoadEvidence]):
             f"{waiting} waiting, {active} of {look.maximum} active, {idle} idle, mean response "
             f"{milliseconds(response)}",
             f"95 of 100 of {len(look.samples)} looks, one each 50 ms; {evidence.slots} slots, {evidence.callers} jobs "
-            f"that call the server; at most {most} waiting, {timeouts} waits ran out",
+            f"that take a connection {CALLS} times for {HOLD * 1000:.0f} ms; at most {most} wait, {timeouts} gave up",
             figures={
                 "waiting": waiting,
                 "waiting_most": most,

@@ -30,6 +30,7 @@ from headrace.verify.claims_server import (
     SettingsCount,
     judge_check,
 )
+from headrace.verify.claims_workers import WorkersLive, look_at_workers
 from headrace.verify.settings_strays import find_strays
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ def small_pool(settings: Settings, maximum: int, *, timeout: float | None = None
 async def _look(session: Session, configured: Settings) -> list[Outcome]:
     settings = await with_fleet(session, configured)
     outcomes = [judge_settings(settings), ServerCarriesFleet().judge(await size_fleet(session, settings))]
+    outcomes.append(WorkersLive().judge(await look_at_workers(session)))
     times: list[float] = []
     began = time.perf_counter()
     while len(times) < PINGS and time.perf_counter() - began < PINGS_WITHIN:

@@ -113,6 +113,7 @@ class LoadEvidence(msgspec.Struct, kw_only=True):
         rates: Jobs without content a second, by part of that time.
         latency: Round trips of a connection beside the load.
         latencies: The same by part of the load.
+        lags: How late the event loop was, by part of the load.
         before: The worker after the warm-up.
         under: The worker at the end of the load.
         after: The worker after the load, and after a collection.
@@ -136,6 +137,7 @@ class LoadEvidence(msgspec.Struct, kw_only=True):
     rates: list[float] = []
     latency: Quantiles = Quantiles()
     latencies: list[Quantiles] = []
+    lags: list[Quantiles] = []
     before: Look | None = None
     under: Look | None = None
     after: Look | None = None

@@ -37,9 +37,13 @@ LOOK: Final = 0.05
 PARTS: Final = 4
 MOST_PARTS: Final = 256
 #: Mean pause of a calling job before each of its calls, seconds.
-PAUSE: Final = 0.2
+PAUSE: Final = 0.1
 #: Longest wait for the last jobs of a part, seconds.
 DRAIN: Final = 20.0
+#: The pool opens its connections in this time after the calls begin, which says nothing of how it carries them.
+RAMP: Final = 0.5
+#: Longest warm-up, seconds.
+WARM: Final = 5.0
 #: Garbage made for the collection, MB.
 LITTER: Final = 32
 #: Most points of the memory series; when it is full every second one goes.
@@ -92,10 +96,9 @@ class Load:
             for number in range(course.rounds):
                 part = f" ({number + 1} of {course.rounds})" if course.rounds > 1 else ""
                 self._tell(f"jobs without content, as fast as they go{part}")
-                await self._work(app, tasks)
+                await self._work(app, tasks, hand)
                 self._tell(f"calls of the server from all {found.slots} slots{part}")
                 await self._call(app, tasks, hand)
-        found.latency = self._pings.quantiles()
         await hand.ask("settle", dict)
         found.after = after = await hand.ask("look", Look)
         found.failed = sum(after.worker[name] - before.worker[name] for name in ("failed", "retried"))
@@ -119,12 +122,23 @@ class Load:
         """Fill what is bounded, so that only what grows without bound grows afterwards."""
         await tasks.nothing.enqueue_many([((number,),) for number in range(self._course.warm)])
         await tasks.call.enqueue_many([((number, 0.02),) for number in range(2 * self.found.slots)])
-        await drain(app.queue(QUEUE))
+        queue, began = app.queue(QUEUE), time.monotonic()
+        while time.monotonic() - began < WARM:
+            if await is_empty(queue):
+                break
+            await asyncio.sleep(LOOK / 2)
+        await self._empty(queue)
 
-    async def _work(self, app: Headrace, tasks: Tasks) -> None:
+    async def _empty(self, queue: Queue) -> None:
+        """Wait for what runs and drop what waits: with few slots or a slow server that would take far too long."""
+        await queue.clear("waiting")
+        await drain(queue)
+
+    async def _work(self, app: Headrace, tasks: Tasks, hand: Hand) -> None:
         queue, began = app.queue(QUEUE), time.monotonic()
         before = (await queue.stats()).completed
         marks = [(began, before)]
+        await hand.ask("sample", dict)
         while (now := time.monotonic()) - began < self._course.work:
             stats = await queue.stats()
             if now - marks[-1][0] >= self._course.work / PARTS:
@@ -133,22 +147,24 @@ class Load:
                 await tasks.nothing.enqueue_many([((number,),) for number in self._next(BATCH)])
             else:
                 await asyncio.sleep(LOOK / 5)
-        await drain(queue)
+        await self._empty(queue)
         self.found.jobs_seconds += time.monotonic() - began
         self.found.jobs += (await queue.stats()).completed - before
+        self._note_lag(await hand.ask("look", Look))
 
     async def _call(self, app: Headrace, tasks: Tasks, hand: Hand) -> None:
         found, queue, began = self.found, app.queue(QUEUE), time.monotonic()
         before = (await queue.stats()).completed
-        await hand.ask("sample", dict)
+        sampling = False
         while time.monotonic() - began < self._course.calls:
+            if not sampling and time.monotonic() - began >= RAMP:
+                sampling = bool(await hand.ask("sample", dict))
             if (await queue.stats()).waiting < found.slots:
                 await tasks.call.enqueue_many([((number, PAUSE),) for number in self._next(2 * found.slots)])
             await asyncio.sleep(LOOK)
         look = await hand.ask("look", Look)
-        # Why the clear: with few slots what waits would take far longer than the part itself.
-        await queue.clear("waiting")
-        await drain(queue)
+        self._note_lag(look)
+        await self._empty(queue)
         found.callers += (await queue.stats()).completed - before
         if found.under is not None:
             samples = [*found.under.samples, *look.samples]
@@ -162,6 +178,9 @@ class Load:
         self.found.rates = [*self.found.rates, (completed - before) / (now - then)][-MOST_PARTS:]
         part, self._part = self._part, Histogram()
         self.found.latencies = [*self.found.latencies, part.quantiles()][-MOST_PARTS:]
+
+    def _note_lag(self, look: Look) -> None:
+        self.found.lags = [*self.found.lags, look.lag][-MOST_PARTS:]
 
     def _next(self, count: int) -> range:
         self._numbers += count
@@ -184,6 +203,7 @@ class Load:
             yield
             look()
         finally:
+            self.found.latency = self._pings.quantiles()
             duty.close()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -196,6 +216,12 @@ class Load:
             self._pings.record(seconds)
             self._part.record(seconds)
             await asyncio.sleep(PING_PAUSE)
+
+
+async def is_empty(queue: Queue) -> bool:
+    """Tell whether no job waits or runs."""
+    stats = await queue.stats()
+    return not stats.waiting + stats.delayed + stats.active
 
 
 async def drain(queue: Queue, timeout: float = DRAIN) -> None:

@@ -166,7 +166,7 @@ class _Run:
     async def drill(self) -> None:
         """Strike workers and server; what keeps it from running is a finding too."""
         found, place = self._found, self._place
-        if found.errors:
+        if found.errors or not found.course.faults:
             return
         async with Crew(self._census, place.environment(), place.folder) as crew:
             prefix = f"{place.prefix}-drill"

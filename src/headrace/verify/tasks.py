@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 #: Holds the plan of a worker in its environment. It starts with no HEADRACE_: it is no setting.
 PLAN_VARIABLE: Final = "_HEADRACE_VERIFY_PLAN"
 QUEUE: Final = "verify"
-#: Calls of the server that one calling job makes.
+#: How often a calling job takes a connection, and for how long it keeps it, seconds: a transaction with work in it.
 CALLS: Final = 3
+HOLD: Final = 0.02
 
 
 class VerifyPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +61,7 @@ class Tasks:
         self.mark: Task[Any, Any, Any] = app.task(name="headrace.verify.mark", **options)(self._mark)
 
     async def _call(self, number: int, pause: float) -> None:
-        """Call the server through the pool, as a job of the user's does, with pauses in between."""
+        """Use a connection of the pool as a job of the user's does that needs it for several steps, and pause."""
         if self._client is None:
             import redis.asyncio  # noqa: PLC0415 - only the worker under load needs it
 
@@ -69,7 +70,10 @@ class Tasks:
         for step in range(CALLS):
             # Why: without the difference all jobs of a batch would call in step.
             await asyncio.sleep(pause * (0.5 + (number * CALLS + step) % 101 / 100))
-            await self._client.set(key, number, ex=60)
+            async with self._client.client() as connection:
+                await connection.set(key, number, ex=60)
+                await asyncio.sleep(HOLD)
+                await connection.get(key)
 
     async def _mark(self, number: int, seconds: float) -> None:
         """Say that it begins, wait, and say that it ends."""

@@ -1,0 +1,130 @@
+"""The claim that somebody works: no worker has died without a word, and no jobs wait where nobody takes them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from headrace.pool.cluster_link import ClusterLink
+from headrace.resp import pack_command
+from headrace.sizing.facts import CLIENT_NAME, UNSEEN
+from headrace.verify.claim import PROMISE, Claim
+from headrace.verify.outcome import Grade, Outcome
+
+if TYPE_CHECKING:
+    from headrace.pool.carrier import Carrier
+    from headrace.session import Session
+    from headrace.store.replies import WorkerFacts
+
+#: Queues and dead workers that are looked at, so that the doctor stays quick.
+MOST_QUEUES: Final = 100
+MOST_DEAD: Final = 20
+NAMED: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """A worker that is registered and has no connection; `held` is how many jobs it still holds."""
+
+    name: str
+    host: str
+    pid: int
+    queues: tuple[str, ...]
+    seen: float
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersSeen:
+    """The workers below the user's prefix.
+
+    Attributes:
+        alive: How many are there.
+        dead: Those that have gone without a word.
+        waiting: Jobs that wait in queues which nobody serves, by queue.
+        how: How the two were told apart.
+    """
+
+    alive: int = 0
+    dead: list[Dead] = field(default_factory=list)
+    waiting: dict[str, int] = field(default_factory=dict)
+    how: str = ""
+
+
+class WorkersLive(Claim[WorkersSeen]):
+    """Registered workers are there, and no jobs wait for nobody."""
+
+    name = "workers"
+    threshold = "each registered worker is connected, and each queue with waiting jobs is served"
+    source = PROMISE
+    remedy = "Start the worker again, under something that restarts it (systemd, Kubernetes, --processes)."
+
+    def judge(self, evidence: WorkersSeen) -> Outcome:
+        """Name who has gone and what waits."""
+        dead = [
+            f"worker {each.name} (pid {each.pid} on {each.host}) is registered and has no connection: it died or is "
+            f"cut off, and holds {each.held} jobs"
+            for each in evidence.dead[:NAMED]
+        ]
+        waiting = [
+            f"{count} jobs wait in queue '{queue}', which no worker serves"
+            for queue, count in list(evidence.waiting.items())[:NAMED]
+        ]
+        figures = {"alive": evidence.alive, "dead": len(evidence.dead), "unserved": sum(evidence.waiting.values())}
+        remedy = self.remedy
+        if dead:
+            remedy += " Its jobs are taken back by another worker when its lease has run out."
+        elif waiting:
+            remedy = f"Start a worker for {', '.join(evidence.waiting)}: `headrace worker module:app -q NAME`."
+        return self.found(
+            Grade.FAIL if dead or waiting else Grade.PASS,
+            "; ".join([*dead, *waiting]) or f"{evidence.alive} there, none gone",
+            evidence.how,
+            remedy=remedy,
+            figures=figures,
+        )
+
+
+async def look_at_workers(session: Session) -> WorkersSeen:
+    """Look at the registry of workers, their connections, and the queues.
+
+    Args:
+        session: Open parts of an app below the user's prefix.
+    """
+    store, control = session.store, session.control
+    workers = await store.workers(control)
+    connected = await _connected(control)
+    how = "registry of workers against CLIENT LIST"
+    if connected is None:
+        how = f"registry of workers; gone is who was not seen for {UNSEEN:.0f} s, as CLIENT LIST does not tell all"
+    now = time.time()
+    gone = {name: facts for name, facts in workers.items() if _is_gone(facts, connected, now)}
+    dead = []
+    for name, facts in list(gone.items())[:MOST_DEAD]:
+        held = [len(await store.mine(control, queue, name)) for queue in facts.queues[:MOST_QUEUES]]
+        dead.append(Dead(name, facts.host, facts.pid, tuple(facts.queues), facts.seen, sum(held)))
+    served = {queue for name, facts in workers.items() if name not in gone for queue in facts.queues}
+    waiting: dict[str, int] = {}
+    for queue in (await store.queue_names(control))[:MOST_QUEUES]:
+        if queue not in served and (counts := await store.stats(control, queue)).waiting and not counts.paused_since_ms:
+            waiting[queue] = counts.waiting
+    return WorkersSeen(len(workers) - len(gone), dead, waiting, how)
+
+
+def _is_gone(facts: WorkerFacts, connected: set[str] | None, now: float) -> bool:
+    if connected is None:
+        return now - facts.seen > UNSEEN
+    return f"{facts.host}:{facts.pid}" not in connected
+
+
+async def _connected(control: Carrier) -> set[str] | None:
+    """Return host and process of each connection of an app; None where they cannot all be seen."""
+    if isinstance(control, ClusterLink):
+        return None
+    (reply,) = await control.roundtrip(pack_command("CLIENT", "LIST"), 1)
+    text = reply if isinstance(reply, bytes) else getattr(reply, "data", None)
+    if not isinstance(text, bytes):
+        return None
+    names = [part[5:] for part in text.decode("utf-8", "replace").split() if part.startswith("name=")]
+    return {":".join(name.split(":")[1:3]) for name in names if name.startswith(CLIENT_NAME)}
