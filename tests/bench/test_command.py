@@ -89,6 +89,7 @@ def test_the_gate_ends_with_1_beyond_it_and_with_0_within_it(
         (["--json", "no/such/folder/x.json"], "there is no folder"),
         (["--compare", "nonesuch"], "expected incident"),
         (["--write", "README.md"], "Add --compare incident"),
+        (["--connections", "20"], "Add --compare incident"),
         (["--compare", "incident", "--write", "nowhere.md"], "cannot be read"),
     ],
 )

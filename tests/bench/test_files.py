@@ -56,5 +56,6 @@ def test_an_installed_headrace_says_that_it_needs_a_checkout(tmp_path: Path, mon
 def test_peers_are_named_as_the_checkout_names_them() -> None:
     assert check_peers("saq, arq") == ["saq", "arq"]
     assert check_peers("peers") == []
+    assert check_peers("taskiq") == ["taskiq-redis"]
     with pytest.raises(OptionError, match=r"expected incident, the file of an earlier --json, peers, or some of arq"):
         check_peers("saq,nonesuch")

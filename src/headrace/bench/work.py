@@ -20,6 +20,7 @@ import redis.asyncio
 from headrace import Headrace
 from headrace.bench.timing import quantile
 from headrace.settings import load_settings
+from headrace.sizing.facts import measure_borrowed
 
 #: Name of the one task, which does what its arguments say.
 TASK: Final = "bench"
@@ -33,17 +34,30 @@ class Order(msgspec.Struct):
         concurrency: Slots.
         expect: Jobs after which it ends.
         calls: Redis commands that each job makes through the app's pool.
+        rounds: Rounds of hashing that each job makes, whatever its kind.
+        connections: Most connections of its pool; 0 for the default.
     """
 
     queues: list[str]
     concurrency: int
     expect: int
     calls: int = 0
+    rounds: int = 0
+    connections: int = 0
 
 
-def make_app(url: str) -> Headrace:
-    """Return an app with the settings as they are by default, whatever the surroundings say."""
-    return Headrace(settings=load_settings({"redis_url": url}, environ={}, dotenv=None))
+def make_app(url: str, connections: int = 0) -> Headrace:
+    """Return an app with the settings as they are by default, whatever the surroundings say.
+
+    Args:
+        url: The server.
+        connections: Most connections of its pool; 0 for the default.
+    """
+    settings = load_settings({"redis_url": url}, environ={}, dotenv=None)
+    if connections:
+        minimum = min(settings.redis_min_connections, connections)
+        settings = settings.override({"redis_max_connections": connections, "redis_min_connections": minimum})
+    return Headrace(settings=settings)
 
 
 class Recorder:
@@ -87,7 +101,7 @@ class Recorder:
 async def run(url: str, order: Order) -> None:
     """Run one worker."""
     recorder = Recorder(order.expect)
-    app = make_app(url)
+    app = make_app(url, order.connections)
     client: Any = None
 
     @app.task(name=TASK, queue="bench")
@@ -98,8 +112,8 @@ async def run(url: str, order: Order) -> None:
             await client.get("bench-call")
         if kind == "sleep":
             await asyncio.sleep(amount)
-        elif kind == "cpu":
-            compute(int(amount))
+        if rounds := order.rounds + (int(amount) if kind == "cpu" else 0):
+            compute(rounds)
         recorder.end()
 
     worker = app.worker(queues=order.queues, concurrency=order.concurrency)
@@ -114,7 +128,7 @@ async def run(url: str, order: Order) -> None:
         else:
             await wait_for_end()
         stats = app.pool.stats()
-        borrowed = {"borrowed": stats.lanes["user"].waiting_highest, "pool_wait_p99": stats.wait.p99}
+        borrowed = {"borrowed": measure_borrowed(stats) or 0, "pool_wait_p99": stats.wait.p99}
         print(json.dumps({**recorder.facts(), **borrowed}), flush=True)  # noqa: T201 - as above
         worker.stop()
         await running

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import typer
 
+from headrace.cli.bench_size import size
 from headrace.cli.output import EXIT_FAILED, fail, print_facts, print_table
 from headrace.errors import OptionError
 
@@ -47,6 +48,10 @@ def _bench(
     scale: Annotated[
         float | None, typer.Option("--scale", min=0.01, max=10.0, help="Part of the jobs, and of the time; else 1.")
     ] = None,
+    connections: Annotated[
+        int | None,
+        typer.Option("--connections", min=4, max=10_000, help="Of Headrace, for --compare incident; else its default."),
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write every single figure to this file.", dir_okay=False)
     ] = None,
@@ -70,10 +75,12 @@ def _bench(
     scale = (0.1 if quick else 1.0) if scale is None else scale
     repeats = (2 if quick else 5) if repeats is None else repeats
     if compare == INCIDENT:
-        _compare_incident(min(scale, 1.0), json_file, plots, write)
+        _compare_incident(min(scale, 1.0), connections or 0, Outputs(json_file, plots, write))
         return
-    if write is not None:
-        raise OptionError("--write FILE: only the table of the incident is written. Add --compare incident.")
+    if write is not None or connections is not None:
+        raise OptionError(
+            "--write and --connections are about the incident. Add --compare incident, or leave them out."
+        )
     if compare is not None and not compare.endswith(".json"):
         _compare_peers(compare, scale, repeats, json_file)
         return
@@ -100,7 +107,7 @@ def _measure(asked: Asked, compare: str | None, gate: str | None, json_file: Pat
         raise OptionError(f"--gate {gate}: there is nothing to hold the figures against. Add --compare REPORT.json.")
     earlier = None if compare is None else read_report(Path(compare))
     names = _choose(asked.only, (*WORKLOADS, *MEASURES))
-    report = run_interruptibly(lambda: run_bench(Plan(names, asked.repeats, asked.scale, asked.seed), _tell))
+    report = run_interruptibly(lambda: run_bench(Plan(names, asked.repeats, asked.scale, asked.seed), tell))
     print_facts(report.facts.items())
     typer.echo()
     print_table(COLUMNS, figure_rows(report.figures), right=COLUMNS[2:])
@@ -114,9 +121,9 @@ def _measure(asked: Asked, compare: str | None, gate: str | None, json_file: Pat
     changes = compare_figures(taken, report.figures)
     typer.echo()
     if earlier.inputs != report.inputs:
-        _tell("The two runs had other inputs (seed, scale, repeats or workloads): compare them with care.")
+        tell("The two runs had other inputs (seed, scale, repeats or workloads): compare them with care.")
     if earlier.facts["machine"] != report.facts["machine"]:
-        _tell(f"The earlier run was on another machine: {earlier.facts['machine']}.")
+        tell(f"The earlier run was on another machine: {earlier.facts['machine']}.")
     print_table(CHANGE_COLUMNS, change_rows(changes, percent), right=CHANGE_COLUMNS[2:5])
     if percent is not None and (beyond := check_gate(changes, percent)):
         fail(f"Worse by more than {percent:g} %, or not taken: {', '.join(one.name for one in beyond)}.", EXIT_FAILED)
@@ -144,17 +151,27 @@ def _compare_peers(compare: str, scale: float, repeats: int, json_file: Path | N
         raise typer.Exit(EXIT_FAILED)
 
 
-def _compare_incident(scale: float, json_file: Path | None, plots: Path | None, write: Path | None) -> None:
+class Outputs(NamedTuple):
+    """What is to be written, and where."""
+
+    json_file: Path | None
+    plots: Path | None
+    write: Path | None
+
+
+def _compare_incident(scale: float, connections: int, outputs: Outputs) -> None:
     from headrace.bench.incident.charts import draw_charts
     from headrace.bench.incident.run import compare_incident
     from headrace.bench.incident.table import make_rows, write_markdown
     from headrace.bench.incident.workload import Workload
     from headrace.bench.marks import check_marks, fill_marks
 
+    json_file, plots, write = outputs
     if write is not None:
         check_marks(write, INCIDENT)
-    workload = Workload() if scale == 1.0 else Workload().shortened(scale)
-    report = run_interruptibly(lambda: compare_incident(workload, _tell))
+    workload = Workload(connections=connections)
+    workload = workload if scale == 1.0 else workload.shortened(scale)
+    report = run_interruptibly(lambda: compare_incident(workload, tell))
     _print_incident(report)
     if json_file is not None:
         write_json(json_file, report)
@@ -180,7 +197,8 @@ def _print_incident(report: IncidentReport) -> None:
         typer.echo(f"\nNot shown by the incident's design on this machine, in this run: {', '.join(hidden)}.")
 
 
-def _tell(line: str) -> None:
+def tell(line: str) -> None:
+    """Say what is being done; what was found goes to the standard output."""
     typer.echo(line, err=True)
 
 
@@ -216,3 +234,6 @@ def write_plots(folder: Path, pictures: dict[str, str]) -> None:
     folder.mkdir(exist_ok=True)
     for name, text in pictures.items():
         (folder / name).write_text(text, encoding="utf-8")
+
+
+bench.command("size")(size)

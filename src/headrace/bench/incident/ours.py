@@ -28,7 +28,10 @@ class HeadraceService:
 
     def __init__(self, url: str, workload: Workload) -> None:
         self._workload = workload
-        self._app = app = Headrace(url, settings={"memory_limit_mb": workload.memory_limit_mb})
+        settings = {"memory_limit_mb": workload.memory_limit_mb}
+        if most := workload.connections:
+            settings |= {"redis_max_connections": most, "redis_min_connections": min(20, most)}
+        self._app = app = Headrace(url, settings=settings)
         self._stack = contextlib.AsyncExitStack()
         self._client: Any = None
         self._running: asyncio.Task[Any] | None = None

@@ -44,6 +44,7 @@ class Workload:
         rush: Length of the phase with more users than the incident's pool can carry.
         rush_users: Users in it, who make one request after the other.
         probe_interval: Time between two health checks.
+        connections: Most connections of Headrace's pool; 0 for its default. The incident's has 20, and opens more.
     """
 
     seed: int = 1
@@ -59,6 +60,7 @@ class Workload:
     rush: float = 16.0
     rush_users: int = 400
     probe_interval: float = 0.5
+    connections: int = 0
 
     def shortened(self, factor: float) -> Workload:
         """Return the same load for a part of the time, with as many users."""
