@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.live import DEADLINE, fresh_app, opened, working
+from tests.support.proxy import FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from headrace import Headrace
     from headrace.server import PrivateServer
@@ -91,3 +93,32 @@ async def test_a_duty_that_blocks_beyond_the_lease_is_named_and_its_jobs_run_aga
     assert [(record["duty"], record["owner"]) for record in named] == [("count the stars", "test")]
     assert named[0]["took_ms"] >= 1_500 * LEASE
     assert "lease lost" in [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.slow
+async def test_a_half_open_connection_keeps_no_lease_from_its_renewal(
+    server: PrivateServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lease = 3.0 * LEASE
+    with FaultProxy(tmp_path, server.url) as proxy:
+        async with opened(fresh_app(proxy.url, lease=lease, health_interval=600.0)) as app:
+            runs: list[int] = []
+            entered, ended = asyncio.Event(), asyncio.Event()
+
+            @app.task(name="long")
+            async def long() -> None:
+                runs.append(1)
+                entered.set()
+                await asyncio.sleep(2 * lease)
+                ended.set()
+
+            async with working(app) as worker:
+                await long.enqueue()
+                await asyncio.wait_for(entered.wait(), DEADLINE)
+                # What was opened before is never answered again, and nothing tells so.
+                proxy.deafen()
+                await asyncio.wait_for(ended.wait(), DEADLINE)
+
+    assert len(runs) == 1
+    assert not worker.signals.lease_lost.is_set()
+    assert "leases could not be renewed; it is tried again" in [record.getMessage() for record in caplog.records]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from headrace.errors import CommandRefused, ConnectionLost, PoolClosed
 from headrace.store import replies
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from headrace.clock import Alarm, Duty
+    from headrace.pool.carrier import Carrier
     from headrace.worker.flights import Flights
     from headrace.worker.host import Host
     from headrace.worker.served import Served
@@ -29,6 +30,9 @@ SURVEY_SHARE: Final = 2 / 3
 SURVEY_QUEUES: Final = 500
 #: Added to the time at which a lease runs out, seconds, so that the server agrees that it has.
 LEASE_MARGIN: Final = 0.003
+#: A renewal that has no answer after a third of the lease, and at least after this long, is sent anew on another
+#: connection, seconds: the one that it was sent on may be half-open.
+RENEWAL_PATIENCE: Final = 1.0
 #: A queue that could not be looked at when something was due is looked at again after this long, seconds.
 LOOK_AGAIN: Final = 1.0
 
@@ -95,7 +99,7 @@ class Leases:
         payloads = [store.pack_renew(served.calls, served.worker, round(self._lease * 1000)) for served in late]
         losses = [served.lost for served in late]
         try:
-            answers = await store.run(self._host.control, payloads)
+            answers = await store.run(_Prompt(self._host.control, max(RENEWAL_PATIENCE, self._lease / 3)), payloads)
         except (ConnectionLost, CommandRefused, PoolClosed) as error:
             logger.warning("leases could not be renewed; it is tried again", extra={"reason": str(error)[:300]})
             return
@@ -203,3 +207,14 @@ class Leases:
                     first = max(when, served.look_after)
         if self._alarm is not None:
             self._alarm.set(first or None)
+
+
+class _Prompt:
+    """A link whose calls end in time: one that does not answer is dropped, and the next call opens another."""
+
+    def __init__(self, link: Carrier, timeout: float) -> None:
+        self._link = link
+        self._timeout = timeout
+
+    async def roundtrip(self, payload: bytes, count: int) -> list[Any]:
+        return await self._link.roundtrip(payload, count, timeout=self._timeout)
