@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,11 +15,12 @@ import redis
 
 from headrace.errors import ConnectionLost
 from headrace.pool.sync import ConnectionPool
+from headrace.pool.sync_opening import HANGING_ATTEMPTS
 from headrace.server import start_private_server
 from tests.support.proxy import FaultProxy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from headrace.server import PrivateServer
@@ -210,3 +211,34 @@ def test_a_start_without_a_server_says_so(proxy: FaultProxy) -> None:
 
         with pytest.raises(ConnectionLost, match="could not open its minimum of 2 connections"):
             pool.start()
+
+
+@pytest.mark.slow
+def test_a_network_that_swallowed_packets_for_long_is_found_again_within_a_second(proxy: FaultProxy) -> None:
+    with opened(proxy.url, max_connections=8, timeout=20.0, reconnect_patience=20.0) as pool:
+        proxy.refusing = True
+        with ThreadPoolExecutor(12) as threads:
+            calls = [threads.submit(redis.Redis(connection_pool=pool).ping) for _ in range(12)]
+            until(lambda: pool.stats().failed_total)
+            proxy.silent, proxy.refusing = True, False
+            time.sleep(3.3)
+            assert proxy.swallowed
+            most = pool.stats().opening
+            proxy.silent = False
+            back = time.monotonic()
+
+            # A thread whose own attempt hangs is answered when that ends; the others need not wait for it.
+            first = next(as_completed(calls, DEADLINE))
+            found = time.monotonic() - back
+
+        assert first.result() is True
+        assert found < 1.0
+        assert [call.result() for call in calls] == [True] * 12
+        assert 1 < most <= HANGING_ATTEMPTS
+
+
+def until(is_so: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)

@@ -2,7 +2,7 @@
 
 A thread that waits opens a connection when the ledger wants one more, and what it opens goes to whoever is first in
 line then. While the server is away one thread at a time tries, after a back-off with jitter: 300 waiting threads make
-no storm. Everything here happens under the lock of the pool, but for the opening itself.
+no storm. An attempt that hangs, since packets vanish, is joined by a few more. Everything here happens under the lock of the pool, but for the opening itself.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NEVER: Final = float("inf")
+#: Attempts under way at the same time while packets vanish: each hangs for up to `open_timeout`, 5 s unless set, and
+#: one that begins within a second after the server is back must find it.
+HANGING_ATTEMPTS: Final = 6
 
 
 class Owner(Protocol):
@@ -75,9 +78,13 @@ class SyncOpening:
         self._options = options
         self._backoff = BACKOFF_FIRST
         self._patience_short = min(options.reconnect_patience, HANGING / 10)
-        self._failures = 0
+        # How long one step of an attempt may take while the server is away; longer after each that hung for so long.
+        self._hanging = HANGING
         self._next = 0.0
-        #: Attempts under way; at most `open_parallel`, and one while the server is away.
+        # While attempts hang, no other begins before this time.
+        self._next_beside = 0.0
+        self._answered = 0.0
+        #: Attempts under way; at most `open_parallel`, and HANGING_ATTEMPTS while the server is away.
         self.attempts = 0
         #: Since when the server has been away, and why; None while it answers.
         self.away_since: float | None = None
@@ -89,7 +96,9 @@ class SyncOpening:
             return NEVER
         if self.away_since is None:
             return now if self.attempts < self._options.open_parallel else NEVER
-        return NEVER if self.attempts else max(now, self._next)
+        if self.attempts >= HANGING_ATTEMPTS:
+            return NEVER
+        return max(now, self._next, self._next_beside if self.attempts else 0.0)
 
     def begin(self) -> float:
         """Count an attempt that begins, and return how long each of its steps may take, seconds."""
@@ -98,7 +107,9 @@ class SyncOpening:
         if self.away_since is None:
             return self._options.open_timeout
         # Why: while packets vanish, an attempt that hangs must not keep the next from finding the server again.
-        return min(self._options.open_timeout, HANGING * float(1 << min(self._failures, 8)))
+        seconds = min(self._options.open_timeout, self._hanging)
+        self._next_beside = time.monotonic() + seconds / HANGING_ATTEMPTS
+        return seconds
 
     def attempt(self, lock: Any, seconds: float) -> None:
         """Open one connection, after `begin` and without the lock.
@@ -106,13 +117,14 @@ class SyncOpening:
         Raises:
             BaseException: What interrupted the thread; a failure is no exception here but told to those who wait.
         """
+        began = time.monotonic()
         try:
             connection = self._pool.make()
             self._pool.open(connection, seconds)
         # Why: a login function or a credential provider of the user may raise anything; it belongs to those who wait.
         except Exception as error:  # noqa: BLE001 - handed to every waiter
             with lock:
-                self._failed(error)
+                self._failed(error, began)
         except BaseException as error:
             with lock:
                 self.attempts -= 1
@@ -126,21 +138,26 @@ class SyncOpening:
     def _succeeded(self) -> None:
         self.attempts -= 1
         since, self.away_since = self.away_since, None
-        self._backoff, self._failures, self.last_error = BACKOFF_FIRST, 0, None
+        self._backoff, self._hanging, self.last_error = BACKOFF_FIRST, HANGING, None
+        self._answered = time.monotonic()
         if since is not None:
             away = round(time.monotonic() - since, 3)
             logger.warning("server answers again", extra={"pool": self._pool.name, "away_s": away})
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: Exception, began: float) -> None:
         now = time.monotonic()
         self.attempts -= 1
         self._ledger.open_failed(error)
+        if began < self._answered and not is_final(error):
+            # Why: the server has answered another attempt since, so this one tells nothing about it.
+            return
         self.last_error = error
         if self.away_since is None:
             self.away_since = now
             reason = str(error) or type(error).__name__
             logger.warning("server cannot be reached", extra={"pool": self._pool.name, "reason": reason[:300]})
-        self._failures += 1
+        if now - began >= 0.9 * self._hanging:
+            self._hanging = min(self._options.open_timeout, self._hanging * 2)
         self._next = now + random.uniform(0.0, self._backoff)  # noqa: S311 - jitter, no secret
         self._backoff = min(BACKOFF_MOST, self._backoff * 2)
         away = now - self.away_since
