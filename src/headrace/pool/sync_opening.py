@@ -2,7 +2,8 @@
 
 A thread that waits opens a connection when the ledger wants one more, and what it opens goes to whoever is first in
 line then. While the server is away one thread at a time tries, after a back-off with jitter: 300 waiting threads make
-no storm. An attempt that hangs, since packets vanish, is joined by a few more. Everything here happens under the lock of the pool, but for the opening itself.
+no storm. An attempt that hangs, since packets vanish, is joined by a few more. Everything here happens under the lock
+of the pool, but for the opening itself.
 """
 
 from __future__ import annotations
