@@ -6,6 +6,8 @@ Steps happen 5 ms past a multiple of 10 ms; deadlines and intervals are multiple
 from __future__ import annotations
 
 import asyncio
+import functools
+import itertools
 import math
 from typing import Literal, TypeAlias
 
@@ -157,3 +159,40 @@ class CheckedDuty:
     def _due_count(self, now: float) -> int:
         """Count the due times from the start of the clock up to a time."""
         return math.floor((now - self.clock.origin) / self.interval + EPSILON)
+
+
+#: Interval of the urgent duty; then interval and blocking time of each other duty, in units of 10 ms.
+others = st.lists(st.tuples(st.integers(1, 120), st.integers(0, 60)), min_size=1, max_size=4)
+
+
+@given(st.integers(2, 100), others)
+@example(33, [(67, 60)])
+@example(100, [(1, 0), (120, 60)])
+def test_whatever_blocks_the_loop_does_so_with_an_urgent_duty_just_begun(
+    urgent: int, made: list[tuple[int, int]]
+) -> None:
+    async def main(loop: NumberLoop, clock: Clock, _: Census) -> None:
+        begun: list[float] = []
+        ages: list[float] = []
+
+        async def renew() -> None:
+            begun.append(loop.time())
+
+        def other(blocking: int) -> None:
+            ages.append(loop.time() - begun[-1] if begun else math.inf)
+            loop.block(blocking / 100)
+
+        interval = urgent / 100
+        for number, (every, blocking) in enumerate(made):
+            clock.every(f"other {number}", every / 100, functools.partial(other, blocking), owner="test")
+        clock.every("renew", interval, renew, owner="test", urgent=True)
+
+        await asyncio.sleep(12.0)
+
+        assert ages
+        assert max(ages) <= interval / 2 + EPSILON
+        # It runs at its own times too, of which only those inside of a longer block are late.
+        longest = max(blocking for _, blocking in made) / 100
+        assert max(late - early for early, late in itertools.pairwise(begun)) <= interval + longest + EPSILON
+
+    run(main)
