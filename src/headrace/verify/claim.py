@@ -14,7 +14,7 @@ E = TypeVar("E")
 #: Where most thresholds come from.
 GUIDE = "verification guide of the incident"
 PROMISE = "docs/guarantees.md"
-OWN = "chosen for this check; docs/decisions/0014"
+OWN = "chosen for this check; docs/decisions/0017"
 
 
 class Claim(Generic[E]):

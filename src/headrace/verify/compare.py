@@ -1,8 +1,8 @@
 """Before and after: the figures of two reports side by side, and which of them changed by more than they vary anyway.
 
-How much a figure varies is measured where a run measures it several times: throughput and latency by part of the load.
-Otherwise a tenth of a figure counts as noise, of a time a third, of a maximum all of it, since one event makes it; and
-never less than what the figure can tell apart.
+How much a figure varies is measured where a run measures it several times:
+throughput and latency, by part of the load. Of two runs that adds up. Otherwise a tenth of a figure counts as noise, of a time half, of a maximum all of it, since one
+event makes it; and never less than what the figure can tell apart.
 """
 
 from __future__ import annotations
@@ -17,15 +17,23 @@ if TYPE_CHECKING:
 
 #: Noise of a figure that was measured once, of a time, and of a maximum.
 SHARE: Final = 0.10
-SHARE_OF_TIMES: Final = 0.33
+SHARE_OF_TIMES: Final = 0.5
 SHARE_OF_MAXIMA: Final = 1.0
 MAXIMA: Final = ("longest_seconds", "lag_longest_seconds", "waiting_most")
-#: What a figure can tell apart at best, by the last word of its name.
-RESOLUTION: Final = {"seconds": 0.005, "bytes": 1_048_576.0, "rate": 0.001, "share": 0.01, "job": 0.05, "second": 0.05}
+#: What a figure can tell apart at best, by its name or the last word of it.
+RESOLUTION: Final = {
+    "recovered_seconds": 0.1, "pause_seconds": 0.1, "seconds": 0.005, "bytes": 1_048_576.0, "rate": 0.001,
+    "share": 0.01, "job": 0.05, "second": 0.05,
+}  # fmt: skip
 #: Figures that are better when they are larger; of these words at the start of the name.
 MORE_IS_BETTER: Final = ("jobs_per_second", "floor_per_second", "idle", "back_bytes", "maxclients")
 #: Figures that are neither good nor bad.
-NEUTRAL: Final = ("floor_per_second", "maximum", "minimum", "accepted", "made_bytes", "maxclients", "begun_twice")
+NEUTRAL: Final = (
+    "floor_per_second", "maximum", "minimum", "accepted", "made_bytes", "maxclients", "begun_twice", "places", "need",
+    "active", "alive",
+)  # fmt: skip
+#: A machine whose round trips changed by more than this share was busy with something else in one of the runs.
+BUSY: Final = 0.3
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -91,7 +99,7 @@ def compare(before: Report, after: Report) -> Comparison:
         grade, later = (str(each.grade) if each else "-" for each in (one, other))
         if grade != later:
             grades.append(Grades(name, grade, later))
-    return Comparison(changes, grades, list(_notes(before, after)))
+    return Comparison(changes, grades, [*_notes(before, after), *_busy(before, after)])
 
 
 def compare_figure(check: str, figure: str, before: Outcome | None, after: Outcome | None) -> Change:
@@ -101,10 +109,14 @@ def compare_figure(check: str, figure: str, before: Outcome | None, after: Outco
     if old is None or new is None:
         return Change(check, figure, old, new, 0.0, "new" if old is None else "gone")
     known = [each.noise[figure] for each in (before, after) if each is not None and figure in each.noise]
-    share = SHARE_OF_TIMES if figure.endswith("seconds") else SHARE
-    band = max([*known, SHARE_OF_MAXIMA * max(old, new)]) if figure in MAXIMA else 0.0
-    band = band or (max(known) if known else share * max(abs(old), abs(new)))
-    band = max(band, RESOLUTION.get(figure.rsplit("_", 1)[-1], 1.0))
+    size = max(abs(old), abs(new))
+    if figure in MAXIMA:
+        band = SHARE_OF_MAXIMA * size
+    elif known:
+        band = max(sum(known), SHARE * size)
+    else:
+        band = (SHARE_OF_TIMES if figure.endswith("seconds") else SHARE) * size
+    band = max(band, RESOLUTION.get(figure) or RESOLUTION.get(figure.rsplit("_", 1)[-1], 1.0))
     return Change(check, figure, old, new, band, _verdict(figure, old, new, band))
 
 
@@ -146,3 +158,11 @@ def _notes(before: Report, after: Report) -> list[str]:
         if row["name"] in ours and ours[row["name"]] != row["value"]
     ]
     return notes
+
+
+def _busy(before: Report, after: Report) -> list[str]:
+    """Say that the machine or the way to the server was not equally fast in both runs."""
+    old, new = before.load.roundtrips, after.load.roundtrips
+    if not old or not new or abs(new - old) <= BUSY * max(old, new):
+        return []
+    return [f"round trips a second of one connection: {old:,.0f} before, {new:,.0f} after; it was not equally busy"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -44,6 +45,8 @@ LOAD_CLAIMS: Final[tuple[Claim[LoadEvidence], ...]] = (
 DRILL_CLAIMS: Final[tuple[Claim[DrillEvidence], ...]] = (
     NoJobLost(), NoJobDoubled(), *(Recovery(fault) for fault in FULL.faults),
 )  # fmt: skip
+#: So often the time that a course should take at most it may take before it is ended.
+PATIENCE: Final = 2.0
 #: Lines of the log of a worker's start that are kept.
 START_LINES: Final = 100
 
@@ -116,9 +119,7 @@ async def verify(
         elif place.is_cluster:
             found.errors.append("load and drill do not run on a cluster yet")
         else:
-            run = _Run(place, census, found, app, destructive=destructive, tell=tell)
-            await run.load()
-            await run.drill()
+            await _Run(place, census, found, app, destructive=destructive, tell=tell).run()
     found.outcomes += [claim.judge(found.load) for claim in LOAD_CLAIMS]
     found.outcomes += [claim.judge(found.drill) for claim in DRILL_CLAIMS]
     found.outcomes += [_interrupted(reason) for reason in found.errors]
@@ -139,6 +140,16 @@ class _Run:
         self._destructive = destructive
         self._tell = tell
 
+    async def run(self) -> None:
+        """Run both, for twice as long as they should take at most."""
+        patience = PATIENCE * self._found.course.bound
+        try:
+            async with asyncio.timeout(patience):
+                await self.load()
+                await self.drill()
+        except TimeoutError:
+            self._found.errors.append(f"load and drill did not end within {patience:g} s, and were ended")
+
     async def load(self) -> None:
         """Put a worker under load; what keeps it from running is a finding too."""
         found, place = self._found, self._place
@@ -154,10 +165,11 @@ class _Run:
                         found.load.left_keys = await delete_keys(app.user, place.prefix)
             except (HeadraceError, TimeoutError) as error:
                 found.errors.append(f"load: {type(error).__name__}: {error}")
-            found.load.left_here = [str(row) for row in app.census()]
-            if load.hand is not None:
-                found.load.log = load.hand.warnings()
-                found.start_log = load.hand.lines()[:START_LINES]
+            finally:
+                found.load.left_here = [str(row) for row in app.census()]
+                if load.hand is not None:
+                    found.load.log = load.hand.warnings()
+                    found.start_log = load.hand.lines()[:START_LINES]
         look = found.load.before
         if look is not None:
             judged = judge_settings(place.settings, (look.minimum, look.maximum))
