@@ -32,12 +32,12 @@ change them together. `p` stands for the prefix (setting HEADRACE_PREFIX), `q` f
     p:budget         hash   process -> "deadline places note" (connections under a lease), * -> their sum; expiring
     p:settings       hash   number -> a version of the fleet's settings, last -> the latest number; 100 versions
 
-In a cluster the dead of `q` that a dead-letter queue `L` takes lie in `p:{q}:letter:L:...`, in keys like those of a queue:
-see `headrace.store.box`.
+In a cluster the dead of `q` that a dead-letter queue `L` takes lie in `p:{q}:letter:L:...`, in keys like those of a
+queue: see `headrace.store.box`.
 
 Channels (pub/sub): `p:{q}:control` tells workers of a queue to cancel a job, pause or resume; `p:inbox:APP` carries
-outcomes to an app that waits for them; `p:settings` tells apps that the fleet's settings have changed, and asks them for
-their figures and snapshots, which come back on `p:inbox:figures-ID:...`.
+outcomes to an app that waits for them; `p:settings` tells apps that the fleet's settings have changed, and asks them
+for their figures and snapshots, which come back on `p:inbox:figures-ID:...`.
 """
 
 from __future__ import annotations
