@@ -84,7 +84,7 @@ class Subject:
     environment: str = ""
     requirements: list[str] = field(default_factory=list)
     variables: dict[str, str] = field(default_factory=dict)
-    factor: int = 1
+    factor: float = 1.0
     on_request: bool = False
     figures: dict[str, list[float]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
@@ -217,13 +217,14 @@ class Comparison:
         Raises:
             SubjectError: The subject failed.
         """
-        count = self.count * subject.factor
+        count = max(100, round(self.count * subject.factor))
         self.client.flushall()
         if measure == "single":
             return {"single": _rate(run_adapter(subject, "single", self.url, count))}
         if measure == "sleep":
-            run_adapter(subject, "bulk", self.url, self.count, "sleep")
-            return {"sleep": _rate(run_adapter(subject, "drain", self.url, self.count, "sleep"))}
+            count = min(self.count, count)
+            run_adapter(subject, "bulk", self.url, count, "sleep")
+            return {"sleep": _rate(run_adapter(subject, "drain", self.url, count, "sleep"))}
         before = self.memory_bytes()
         bulk = run_adapter(subject, "bulk", self.url, count)
         waiting_bytes = self.memory_bytes() - before
