@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 import time
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import psutil
 
 from headrace.bench.incident.workload import Workload
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Sequence
 
+_PROCESS: Final = psutil.Process()
 #: Seconds between two looks at the pool and the memory.
 LOOK: Final = 0.05
 #: Seconds that requests get to end after their phase.
@@ -234,8 +235,7 @@ async def end(tasks: Sequence[asyncio.Future[Any]], within: float = 0.0) -> None
 
 def read_memory() -> float:
     """Return the resident memory of this process in MiB."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1024 / 1024
+    return float(_PROCESS.memory_info().rss) / 1024 / 1024
 
 
 def tell(event: str, **facts: Any) -> None:
