@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ leaking = Headrace()
 hoarding = Headrace()
 blocking = Headrace()
 neglected = Headrace()
+dying = Headrace()
 
 
 class Leak:
@@ -92,7 +94,20 @@ async def thread_left() -> AsyncGenerator[dict[str, object], None]:
     yield {}
 
 
+class Die:
+    """End the whole process in a job, as a crash of an extension module does."""
+
+    def __init__(self) -> None:
+        self.jobs = 0
+
+    async def before(self, _job: Any) -> None:
+        self.jobs += 1
+        if self.jobs == BLOCKED_JOB:
+            os._exit(7)
+
+
 leaking.middleware(Leak())
 hoarding.middleware(History())
 blocking.middleware(Block())
 neglected.middleware(Fail())
+dying.middleware(Die())

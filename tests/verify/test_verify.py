@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
 from headrace.server import start_private_server
+from headrace.verify.claims_drill import Recovery
 from headrace.verify.course import Course
 from headrace.verify.doctor import examine
+from headrace.verify.evidence import DrillEvidence
+from headrace.verify.faults import Faults
+from headrace.verify.journal import Journal
+from headrace.verify.place import Place
 from headrace.verify.run import verify
 from tests.live import fresh_app
 from tests.support.crew import Crew
@@ -61,7 +68,11 @@ async def run(server: PrivateServer, app: str = "healthy", url: str = "", **opti
 
 
 @pytest.mark.slow
-async def test_a_healthy_set_up_passes_with_every_fault_and_leaves_nothing_behind() -> None:
+async def test_a_healthy_set_up_passes_with_every_fault_and_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Fewer slots than connections, so that a machine with other things to do makes nobody wait.
+    monkeypatch.setenv("QUEUE_CONCURRENCY", "20")
     course = Course("test", 30.0, 300, 1.0, 1.5, 1.0, 1, 1.0, ALL_FAULTS)
     children = {child.pid for child in psutil.Process().children(recursive=True)}
 
@@ -191,6 +202,43 @@ async def test_jobs_that_nobody_serves_are_named(own_server: PrivateServer, monk
     outcome = find(await examine(own_server.url), "workers")
 
     assert (outcome.grade, outcome.measured) == ("fail", "1 jobs wait in queue 'lonely', which no worker serves")
+
+
+async def test_a_worker_that_dies_under_load_is_a_finding_with_its_exit_code(own_server: PrivateServer) -> None:
+    found = await run(own_server, "dying")
+
+    outcome = find(found.outcomes, "the run itself")
+    assert found.verdict == "failed"
+    assert "ended by itself with code 7" in outcome.evidence
+    with Raw(own_server.url) as raw:
+        assert raw.keys("") == []
+
+
+@pytest.mark.slow
+async def test_a_restart_without_the_append_only_file_loses_jobs_and_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = functools.partial(start_private_server, extra=("--appendonly", "no", "--save", ""))
+    monkeypatch.setattr("headrace.verify.place.start_private_server", bare)
+
+    found = await verify(dataclasses.replace(SHORT, faults=("restart",)))
+
+    assert found.drill.strikes[0].struck
+    lost = find(found.outcomes, "jobs lost")
+    assert lost.grade == "fail"
+    assert lost.figures["lost"] > 0
+    assert "append-only file" in lost.remedy
+    assert find(found.outcomes, "persistence").grade == "fail"
+
+
+async def test_a_server_of_somebody_else_is_restarted_only_when_that_is_wanted(
+    own_server: PrivateServer, tmp_path: Path
+) -> None:
+    app = fresh_app(own_server.url)
+    place = Place(own_server.url, "p", tmp_path, app.settings, None, app.census_book)
+    async with app, Journal(app.census_book) as journal:
+        strike = await Faults(app, place, journal, 1.0).restart([], destructive=False)
+
+    assert "--destructive" in strike.skipped
+    assert Recovery("restart").judge(DrillEvidence(strikes=[strike])).grade == "skipped"
 
 
 async def test_an_app_that_is_not_there_is_a_finding_and_leaves_no_key(own_server: PrivateServer) -> None:

@@ -1,8 +1,8 @@
 """Before and after: the figures of two reports side by side, and which of them changed by more than they vary anyway.
 
-How much a figure varies is measured where a run measures it several times:
-throughput and latency, by part of the load. Of two runs that adds up. Otherwise a tenth of a figure counts as noise, of a time half, of a maximum all of it, since one
-event makes it; and never less than what the figure can tell apart.
+How much a figure varies is measured where a run measures it several times, which are throughput and latency; what
+runs vary adds up. Otherwise a tenth of a figure counts as noise, of a time half, of a maximum all of it, since one event
+makes it; and never less than what the figure can tell apart.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from headrace.verify.evidence import Ended, LogLine
 from headrace.verify.tasks import PLAN_VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping
     from pathlib import Path
 
     from headrace.census import Census
@@ -42,6 +42,8 @@ class Hand:
         self.process = process
         self.log = log
         self.worker_id = ""
+        #: It was told to end, or was ended.
+        self.expected = False
 
     @property
     def pid(self) -> int:
@@ -79,6 +81,7 @@ class Hand:
         Raises:
             HeadraceError: It did not end in time, or ended otherwise.
         """
+        self.expected = True
         self._write("stop")
         ended = msgspec.convert(await self._read(ANSWER_TIMEOUT, "did not stop"), type=Ended)
         async with asyncio.timeout(STOP_TIMEOUT):
@@ -87,8 +90,13 @@ class Hand:
 
     async def kill(self) -> None:
         """End it with SIGKILL, and wait until it is gone."""
+        self.expected = True
         self.process.kill()
         await self.process.wait()
+
+    def describe_end(self) -> str:
+        """Say how it ended, with the end of its output."""
+        return f"{self.name} (pid {self.pid}) ended by itself with code {self.process.returncode}.{self._tail()}"
 
     def lines(self) -> list[str]:
         """Return what it logged, at most the first 20,000 lines."""
@@ -113,8 +121,8 @@ class Hand:
         except TimeoutError as error:
             raise HeadraceError(f"{self.name} (pid {self.pid}) {what} within {timeout:g} s.{self._tail()}") from error
         if not line:
-            code = await self.process.wait()
-            raise HeadraceError(f"{self.name} (pid {self.pid}) ended by itself with code {code}.{self._tail()}")
+            await self.process.wait()
+            raise HeadraceError(self.describe_end())
         answer: dict[str, Any] = msgspec.json.decode(line)
         return answer
 
@@ -135,6 +143,7 @@ class Crew:
     def __init__(self, census: Census, environment: Mapping[str, str], folder: Path) -> None:
         self.hands: list[Hand] = []
         self._census = census
+        self._broken = asyncio.Event()
         self._environment = {**os.environ, **environment, "PYTHONWARNINGS": "ignore"}
         self._folder = folder
 
@@ -157,14 +166,40 @@ class Crew:
         self.hands.append(hand)
         entry = self._census.add(Kind.PROCESS, name, "verify", process)
         watch = self._census.create_task(process.wait(), name=f"watch {name}", owner="verify")
-        watch.add_done_callback(lambda _: entry.close())
+
+        def ended(_: object) -> None:
+            entry.close()
+            if not hand.expected:
+                self._broken.set()
+
+        watch.add_done_callback(ended)
         return hand
+
+    async def guard(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do some work as long as no worker ends that should not.
+
+        Raises:
+            HeadraceError: One did; the work was cancelled.
+        """
+        main = self._census.create_task(work, name="work", owner="verify", expected=(HeadraceError, TimeoutError))
+        broken = self._census.create_task(self._broken.wait(), name="watch workers", owner="verify")
+        try:
+            await asyncio.wait([main, broken], return_when=asyncio.FIRST_COMPLETED)
+            if main.done():
+                return main.result()
+            dead = next(hand for hand in self.hands if not hand.alive and not hand.expected)
+            raise HeadraceError(dead.describe_end())
+        finally:
+            for task in (main, broken):
+                task.cancel()
+            await asyncio.gather(main, broken, return_exceptions=True)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         for hand in self.hands:
+            hand.expected = True
             if hand.alive:
                 # Why: a paused one hears nothing.
                 hand.process.send_signal(signal.SIGCONT)

@@ -160,7 +160,7 @@ class _Run:
             try:
                 async with app:
                     try:
-                        await load.run(app)
+                        await crew.guard(load.run(app))
                     finally:
                         found.load.left_keys = await delete_keys(app.user, place.prefix)
             except (HeadraceError, TimeoutError) as error:
@@ -188,7 +188,7 @@ class _Run:
             try:
                 async with app:
                     try:
-                        await drill.run(app)
+                        await crew.guard(drill.run(app))
                     finally:
                         found.load.left_keys += await delete_keys(app.user, prefix)
             except (HeadraceError, TimeoutError) as error:
