@@ -23,9 +23,7 @@ T = TypeVar("T")
 EXIT_INTERRUPTED = 130
 INCIDENT = "incident"
 
-bench = typer.Typer(
-    name="bench", help="Measure jobs here, find a size, compare with the incident.", invoke_without_command=True
-)
+bench = typer.Typer(name="bench", invoke_without_command=True)
 
 
 @bench.callback()
