@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from headrace.cli.plan import Plan
     from headrace.settings import Settings
-    from headrace.worker.supervisor import Supervisor, Tally
+    from headrace.worker.place import Tally
+    from headrace.worker.supervisor import Supervisor
 
 
 def run_planned() -> int:

@@ -20,10 +20,12 @@ from headrace.logs import setup_logs
 from headrace.memory.limits import MIB
 from headrace.memory.process import governor
 from headrace.settings import load_settings
+from headrace.worker.place import count_quick, quick_delay
 from headrace.worker.report import (
     ASK_HEALTH,
     ASK_LIFE,
     PREDECESSOR_VARIABLE,
+    QUICK_VARIABLE,
     Answered,
     Failed,
     Lives,
@@ -92,6 +94,7 @@ def run_worker(plan: Plan, reporter: Reporter | None) -> tuple[Stopped, bool]:
                 replace=guard.replace,
                 tell=guard.tell,
                 predecessor=os.environ.pop(PREDECESSOR_VARIABLE, ""),
+                quick=guard.quick,
             )
             return runner.run(guard.run())
         except HeadraceError:
@@ -115,12 +118,18 @@ class _Guard:
         self._reporter = reporter
         self._plan = plan
         self._restart = False
+        self._began = time.monotonic()
+        self.quick = int(os.environ.pop(QUICK_VARIABLE, "0"))
 
     def stop(self, *, hard: bool = False) -> None:
         self._worker.stop(hard=hard)
 
     def restart(self) -> None:
         """Stop gracefully; whoever runs this starts anew: the command itself, or the supervisor."""
+        os.environ.pop(QUICK_VARIABLE, None)
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
         self._restart = True
         self._worker.stop()
 
@@ -132,8 +141,17 @@ class _Guard:
         if self._reporter is not None:
             self._say(plea, replace=True)
         else:
-            logger.warning("the memory of this process is used up; it begins anew")
-            self.restart()
+            quick = count_quick(self.quick, time.monotonic() - self._began)
+            # The program that begins anew finds it there.
+            os.environ[QUICK_VARIABLE] = str(quick)
+            delay = quick_delay(quick)
+            logger.log(
+                logging.ERROR if delay else logging.WARNING,
+                "the memory of this process is used up; it begins anew",
+                extra={"times": quick, "delay": delay} if delay else {},
+            )
+            clock = self._app.clock
+            clock.alarm("begin anew", self._begin_anew, owner="command").set(clock.now() + delay)
 
     def tell(self, plea: Plea) -> None:
         """Let the supervisor know how this process stands, in case that is the last that it hears."""
@@ -142,7 +160,8 @@ class _Guard:
     def _say(self, plea: Plea, *, replace: bool) -> None:
         if self._reporter is not None:
             used_mb, budget_mb = plea.used_bytes // MIB, plea.budget_bytes // MIB
-            self._reporter.send(Pressed(plea.step.word, used_mb, budget_mb, list(plea.jobs), replace))
+            needs_mb = plea.needs_bytes // MIB
+            self._reporter.send(Pressed(plea.step.word, used_mb, budget_mb, list(plea.jobs), replace, needs_mb))
 
     async def run(self) -> tuple[Stopped, bool]:
         began = time.monotonic()

@@ -121,7 +121,7 @@ def _run_here(plan: Plan) -> None:
     from headrace.cli.plan import same_command
     from headrace.cli.supervise import print_summary
     from headrace.cli.work import run_worker
-    from headrace.worker.supervisor import Tally
+    from headrace.worker.place import Tally
 
     stopped, restart = run_worker(plan, None)
     print_summary([Tally(os.getpid(), 1, 0, stopped.completed, stopped.failed, stopped.retried, stopped.seconds)])

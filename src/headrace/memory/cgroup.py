@@ -6,6 +6,7 @@ Files are read when asked for, and a system without control groups has no group;
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -47,6 +48,11 @@ class Group:
             total = _read_number(self.path / "memory.current")
             droppable = stat.get("inactive_file", 0)
         return None if total is None else max(0, total - droppable)
+
+    def room(self) -> float:
+        """Return the bytes that are left below the tightest limit that can be seen, infinite without one."""
+        limit, used = self.limit(), self.used()
+        return math.inf if limit is None or used is None else max(0, limit - used)
 
     def oom_kills(self) -> int | None:
         """Return how many processes the kernel has killed here because memory ran out, None when it does not count."""

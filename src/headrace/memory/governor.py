@@ -95,7 +95,7 @@ class Governor:
 
     def claim(
         self, *, processes: int, replace: Callable[[Plea], None] | None, tell: Callable[[Plea], None] | None = None,
-        predecessor: str = "",
+        predecessor: str = "", quick: int = 0,
     ) -> None:  # fmt: skip
         """Say that this process is a worker's own, started by the command `headrace worker`.
 
@@ -104,9 +104,11 @@ class Governor:
             replace: Starts another process in the place of this one, None when nobody can.
             tell: Takes note of each step from and to high or critical, for whoever sees the end of this process.
             predecessor: How the process ended that this one replaces, if it ran out of memory.
+            quick: How many processes in a row before this one used up their memory soon after their start.
         """
         self._processes, self._is_own = processes, True
         self._restraint.replace, self._tell, self._predecessor = replace, tell, predecessor
+        self._restraint.quick = quick
 
     def attach(self, worker: Restrained) -> None:
         """Hold back a worker that has started, and set the collector for it; called on its loop."""
@@ -278,7 +280,7 @@ class Governor:
             self._relief_since = reading.at
         # Why: what is still to be tried may make a replacement needless; it is tried within the next reading.
         waits = self._relief_since and after is Step.CRITICAL and self._restraint.replace is not None
-        done = "" if waits else self._restraint.follow(reading, after, self._thresholds)
+        done = "" if waits else self._restraint.follow(reading, after, self._thresholds, self._recent)
         self._alerts.step(before, after, reading, self._recent, done)
         if done and after is before:
             logger.info(done, extra={"step": after.word, "used_mb": reading.used_bytes // MIB})

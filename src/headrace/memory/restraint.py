@@ -10,11 +10,13 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from headrace.memory.growth import NO_SLOPE
 from headrace.memory.steps import Step, plan_slots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from headrace.memory.growth import Slope
     from headrace.memory.reading import Reading
     from headrace.memory.steps import Thresholds
 
@@ -29,6 +31,14 @@ ASK_AGAIN: Final = 300.0
 STUCK: Final = 30.0
 #: Share of its budget that a process must have grown by before another one in its place is any better.
 GROWN: Final = 0.10
+#: A process that asks sooner than this after its start used up its memory quickly, seconds.
+QUICK: Final = 60.0
+#: So many processes in a row that did so, and what they needed does not fit: the next one is replaced only while it
+#: grows, by at least this share of its budget a minute, or after `ASK_AGAIN`.
+MOST_QUICK: Final = 2
+GROWS: Final = 0.01
+#: Points that show whether it does.
+GROWS_POINTS: Final = 8
 
 
 class Restrained(Protocol):
@@ -74,12 +84,14 @@ class Plea:
         used_bytes: What it uses.
         budget_bytes: What it may use.
         jobs: Task and id of some of the jobs that it runs.
+        needs_bytes: What another one in its place needs from its start.
     """
 
     step: Step
     used_bytes: int
     budget_bytes: int
     jobs: tuple[str, ...]
+    needs_bytes: int = 0
 
 
 class Restraint:
@@ -89,6 +101,7 @@ class Restraint:
         workers: Each with the slots that it may use.
         asked_at: When the replacement was asked for, None when it was not.
         replaced_total: How often it was asked for.
+        quick: How many processes in a row before this one used up their memory quickly.
     """
 
     def __init__(self) -> None:
@@ -97,8 +110,10 @@ class Restraint:
         self.replaced_total = 0
         self.replace: Callable[[Plea], None] | None = None
         self.baseline: Reading | None = None
+        self.quick = 0
         self._next_ask = float("-inf")
         self._stopped = False
+        self._is_told = False
         self._stuck_since: float | None = None
         #: Workers that have fewer slots than they want.
         self._held: set[Restrained] = set()
@@ -130,11 +145,19 @@ class Restraint:
         """Return task and id of some of the jobs that run."""
         return tuple(job for worker in list(self.workers) for job in worker.running_jobs())[:20]
 
-    def follow(self, reading: Reading, step: Step, thresholds: Thresholds) -> str:
-        """Act on the step of a reading; returns what was done, for the log, or nothing."""
+    def follow(self, reading: Reading, step: Step, thresholds: Thresholds, growth: Slope = NO_SLOPE) -> str:
+        """Act on the step of a reading; returns what was done, for the log, or nothing.
+
+        Args:
+            reading: The reading.
+            step: Its step.
+            thresholds: Where steps begin.
+            growth: How memory grew by the latest readings.
+        """
         said = self._limit_slots(step)
+        self._is_told = self._is_told and step > Step.NORMAL
         is_due = step is Step.CRITICAL or self._is_stuck(reading.at, step)
-        if is_due and self._may_replace(reading, thresholds):
+        if is_due and self._may_replace(reading, thresholds, growth):
             return self._ask(reading, step)
         if self._stopped and (step < Step.HIGH or (self.asked_at or 0.0) + PATIENCE < reading.at):
             self._stopped, self.asked_at = False, None
@@ -161,14 +184,37 @@ class Restraint:
             self._stuck_since = now
         return now - self._stuck_since >= STUCK
 
-    def _may_replace(self, reading: Reading, thresholds: Thresholds) -> bool:
+    def _may_replace(self, reading: Reading, thresholds: Thresholds, growth: Slope) -> bool:
         if self.replace is None or self.asked_at is not None or reading.at < self._next_ask:
             return False
-        return self.would_help(reading, thresholds)
+        if not self.would_help(reading, thresholds):
+            self._tell("memory is full, and a new process would be no better off", reading)
+            return False
+        if self._is_futile(reading, growth):
+            self._tell("memory is full soon after each start, and does not grow: what jobs need does not fit", reading)
+            return False
+        return True
+
+    def _is_futile(self, reading: Reading, growth: Slope) -> bool:
+        """Tell whether the processes before this one soon were where it is, so that the next one would soon be."""
+        if self.quick < MOST_QUICK or self.baseline is None or reading.at - self.baseline.at >= ASK_AGAIN:
+            return False
+        grows = growth.points >= GROWS_POINTS and growth.low * 60 >= GROWS * reading.limit.budget_bytes
+        return not grows
+
+    def _tell(self, text: str, reading: Reading) -> None:
+        """Say once why this process goes on with one slot."""
+        if not self._is_told:
+            self._is_told = True
+            logger.error(
+                f"{text}; it goes on with one slot. Raise HEADRACE_MEMORY_LIMIT, or run fewer processes or slots",  # noqa: G004 - one of two texts
+                extra={"used_mb": reading.used_bytes >> 20, "limit": str(reading.limit), "quick": self.quick},
+            )
 
     def plea(self, reading: Reading, step: Step) -> Plea:
         """Say how this process stands."""
-        return Plea(step, reading.used_bytes, reading.limit.budget_bytes, self.jobs())
+        needs = 0 if self.baseline is None else self.baseline.used_bytes
+        return Plea(step, reading.used_bytes, reading.limit.budget_bytes, self.jobs(), needs)
 
     def _ask(self, reading: Reading, step: Step) -> str:
         plea = self.plea(reading, step)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 REPORT_VARIABLE: Final = "_HEADRACE_REPORT_FD"
 #: Tells a child how the process ended that it replaces, if that ran out of memory.
 PREDECESSOR_VARIABLE: Final = "_HEADRACE_PREDECESSOR"
+#: Tells a process how many before it, one after another, used up their memory soon after their start.
+QUICK_VARIABLE: Final = "_HEADRACE_QUICK"
 #: What a supervisor writes for a hard stop.
 HARD: Final = b"hard\n"
 #: What it writes to hear whether the child lives, and how it is.
@@ -82,6 +84,7 @@ class Pressed(msgspec.Struct, frozen=True, tag="pressed"):
         budget_mb: What it may use.
         jobs: Task and id of some of the jobs that it runs.
         replace: It takes no more jobs, and asks for another process in its place.
+        needs_mb: What that one needs from its start.
     """
 
     step: str
@@ -89,6 +92,7 @@ class Pressed(msgspec.Struct, frozen=True, tag="pressed"):
     budget_mb: int
     jobs: list[str]
     replace: bool = False
+    needs_mb: int = 0
 
 
 class Lives(msgspec.Struct, frozen=True, tag="lives"):

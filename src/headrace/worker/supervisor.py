@@ -9,22 +9,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from headrace.census import Census
 from headrace.clock import Clock
 from headrace.memory.cgroup import find_group
+from headrace.memory.limits import MIB
 from headrace.retry import Exponential
 from headrace.worker.child import Child, describe_end
 from headrace.worker.memory_end import describe_memory_end
-from headrace.worker.report import PREDECESSOR_VARIABLE
+from headrace.worker.place import Place, count_quick, quick_delay
+from headrace.worker.report import PREDECESSOR_VARIABLE, QUICK_VARIABLE
 from headrace.worker.shutdown import ShutdownSignals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from headrace.memory.cgroup import Group
+    from headrace.worker.place import Tally
 
 logger = logging.getLogger(__name__)
 
@@ -38,69 +40,10 @@ MANY_CRASHES: Final = 5
 START_TIMEOUT: Final = 60.0
 #: A stopping child that is still there this long after its grace is killed, seconds.
 STOP_MARGIN: Final = 10.0
+#: How much more than a process needs from its start must be free in the control group to have it beside another.
+MORE: Final = 1.5
 #: Exit code of a child whose command line, app or setting is wrong.
 WRONG_USAGE: Final = 2
-
-
-@dataclass(slots=True)
-class Tally:
-    """What one place of a supervisor did, over all the processes that it had.
-
-    Attributes:
-        pid: Process id of the last one.
-        starts: Processes started.
-        crashes: Processes that ended without having been told to; what they did is not in the counts.
-        completed: Jobs that completed.
-        failed: Jobs that are dead.
-        retried: Attempts that failed and were followed by another.
-        seconds: Time that workers ran.
-    """
-
-    pid: int = 0
-    starts: int = 0
-    crashes: int = 0
-    completed: int = 0
-    failed: int = 0
-    retried: int = 0
-    seconds: float = 0.0
-
-    @property
-    def rate(self) -> float:
-        """Jobs completed in a second while workers ran."""
-        return self.completed / self.seconds if self.seconds else 0.0
-
-    def add(self, child: Child, *, crashed: bool) -> None:
-        """Add a process that ended."""
-        self.crashes += crashed
-        self.seconds += child.seconds
-        if child.stopped is not None:
-            self.completed += child.stopped.completed
-            self.failed += child.stopped.failed
-            self.retried += child.stopped.retried
-
-
-class Place:
-    """One of the N processes that a supervisor keeps.
-
-    Attributes:
-        number: From 1.
-        child: The process that fills it, None while it waits for a new one.
-        fresh: The process that is to take over in a rolling restart.
-        crashes: Crashes in a row without having run well.
-        alarm: Rings when the wait before its next start is over.
-        finished: Its process ended by itself as it should (burst), and needs no other.
-        predecessor: How its last process ended, if it ran out of memory.
-    """
-
-    def __init__(self, number: int, clock: Clock, start: Callable[[Place], None]) -> None:
-        self.number = number
-        self.alarm = clock.alarm(f"start worker process {number}", lambda: start(self), owner="supervisor")
-        self.child: Child | None = None
-        self.fresh: Child | None = None
-        self.crashes = 0
-        self.finished = False
-        self.tally = Tally()
-        self.predecessor = ""
 
 
 class Supervisor:
@@ -134,7 +77,7 @@ class Supervisor:
         self._environment = dict(environment or {})
         self.census = Census()
         self.clock = Clock(self.census)
-        self._places = [Place(number + 1, self.clock, self._start) for number in range(processes)]
+        self._places = [Place(number + 1, self.clock, self._start, self._want) for number in range(processes)]
         self._children: dict[Child, Place] = {}
         self._stopping = False
         self._ran = False
@@ -215,9 +158,11 @@ class Supervisor:
 
     def _spawn(self, place: Place) -> Child | None:
         try:
-            environment = self._environment
+            environment = dict(self._environment)
+            if place.quick:
+                environment[QUICK_VARIABLE] = str(place.quick)
             if place.predecessor:
-                environment = {**environment, PREDECESSOR_VARIABLE: place.predecessor}
+                environment[PREDECESSOR_VARIABLE] = place.predecessor
                 place.predecessor = ""
             child = Child(self._command, environment, self.census, self._started, self._asked)
         except OSError as error:
@@ -306,15 +251,27 @@ class Supervisor:
         place = self._children[child]
         if self._stopping or place.child is not child or child.retiring:
             return
-        facts = child.pressed
-        logger.warning(
-            "worker process is replaced before its memory runs out",
-            extra={
-                "place": place.number,
-                "child": child.pid,
-                **({"used_mb": facts.used_mb, "budget_mb": facts.budget_mb} if facts is not None else {}),
-            },
-        )
+        place.quick, place.asking = count_quick(place.quick, child.seconds), child
+        delay = quick_delay(place.quick)
+        facts: dict[str, object] = {"place": place.number, "child": child.pid}
+        if child.pressed is not None:
+            facts |= {"used_mb": child.pressed.used_mb, "budget_mb": child.pressed.budget_mb}
+        if delay:
+            logger.error(
+                "worker processes use up their memory again and again soon after their start, and are replaced more "
+                "slowly; mend what grows, or raise HEADRACE_MEMORY_LIMIT",
+                extra={**facts, "times": place.quick, "delay": delay},
+            )
+            place.renewal.set(self.clock.now() + delay)
+            return
+        logger.warning("worker process is replaced before its memory runs out", extra=facts)
+        self._want(place)
+
+    def _want(self, place: Place) -> None:
+        """Renew a place whose process asked for it, and still fills it."""
+        child, place.asking = place.asking, None
+        if self._stopping or child is None or place.child is not child:
+            return
         self._wanted[place] = child
         if self._rolling is None:
             self._rolling = self.census.create_task(self._roll(), name="rolling restart", owner="supervisor")
@@ -327,11 +284,12 @@ class Supervisor:
                     child = self._wanted.pop(place)
                     # Why: a rolling restart may have replaced it meanwhile, or it may have ended.
                     if place.child is child:
-                        await self._renew(place)
+                        await self._renew(place, beside=self._has_room(child))
                     continue
                 self._again = False
                 self._wanted.clear()
                 for place in self._places:
+                    place.quick = 0
                     if not place.finished and not await self._renew(place):
                         break
                 else:
@@ -339,9 +297,24 @@ class Supervisor:
         finally:
             self._rolling = None
 
-    async def _renew(self, place: Place) -> bool:
-        """Start a new child for a place, and then stop the old one; False when the new one does not start."""
+    def _has_room(self, child: Child) -> bool:
+        """Tell whether the control group has room for another process beside this one, now."""
+        if self._group is None or child.pressed is None:
+            return True
+        # Why more: the new one works, and takes memory, while the old one lets its jobs end.
+        return self._group.room() >= MORE * child.pressed.needs_mb * MIB
+
+    async def _renew(self, place: Place, *, beside: bool = True) -> bool:
+        """Start a new child for a place, and then stop the old one; False when the new one does not start.
+
+        Args:
+            place: The place.
+            beside: Whether there is memory for both; the old one ends first where there is not.
+        """
         place.alarm.set(None)
+        if not beside and place.child is not None:
+            logger.info("no memory for two: the old worker process ends first", extra={"place": place.number})
+            await self._retire(place.child)
         fresh = place.fresh = self._spawn(place)
         runs = fresh is not None and await fresh.starts(START_TIMEOUT)
         place.fresh = None
@@ -359,13 +332,20 @@ class Supervisor:
             return False
         place.child = fresh
         place.crashes = 0
+        if fresh.pressed is not None and fresh.pressed.replace:
+            # It asked together with its start, when it did not fill the place yet.
+            self._asked(fresh)
         if old is not None:
-            old.stop()
-            try:
-                await asyncio.wait_for(old.ended.wait(), old.grace + STOP_MARGIN)
-            except TimeoutError:
-                old.kill()
+            await self._retire(old)
         return True
+
+    async def _retire(self, child: Child) -> None:
+        child.stop()
+        try:
+            await asyncio.wait_for(child.ended.wait(), child.grace + STOP_MARGIN)
+        except TimeoutError:
+            child.kill()
+            await child.ended.wait()
 
     # End
 
@@ -378,6 +358,7 @@ class Supervisor:
     def _cancel_timers(self) -> None:
         for place in self._places:
             place.alarm.set(None)
+            place.renewal.set(None)
         self._killer.set(None)
 
     def _check_done(self) -> None:
