@@ -209,7 +209,7 @@ def test_a_lost_or_doubled_job_fails_the_drill() -> None:
 def test_the_command_shows_progress_and_an_interrupt_leaves_nothing_behind(
     server: PrivateServer, raw: Raw, tmp_path: Path
 ) -> None:
-    before = set(raw.keys("headrace-verify-"))
+    before = set(raw.keys("headrace:verify-"))
     process = subprocess.Popen(
         [sys.executable, "-m", "headrace", "verify", "--quick", "--url", server.url, "--report", str(tmp_path / "out")],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "REDIS_URL": ""},
@@ -225,7 +225,7 @@ def test_the_command_shows_progress_and_an_interrupt_leaves_nothing_behind(
     assert process.returncode == 130
     assert errors.rstrip().endswith("Interrupted. No process, key or file of the verification is left.")
     assert psutil.wait_procs(children, timeout=5.0)[1] == []
-    assert set(raw.keys("headrace-verify-")) == before
+    assert set(raw.keys("headrace:verify-")) == before
     assert not (tmp_path / "out").exists()
 
 

@@ -19,7 +19,7 @@ from headrace.verify.tasks import CALLS, HOLD
 #: Callers that wait for a connection.
 WAITING_GOOD: Final = 5
 WAITING_FAIR: Final = 9
-#: Mean seconds from acquire to release; up to twice that is partial, as with latency.
+#: Mean seconds from asking for a connection to the first reply on it; up to twice that is partial, as with latency.
 RESPONSE_GOOD: Final = 0.05
 RESPONSE_FAIR: Final = 0.1
 #: Seconds between two memory optimisations.
@@ -60,7 +60,7 @@ class PoolUnderLoad(Claim[LoadEvidence]):
         idle = -_at_95([-one.idle for one in look.samples])
         # A pool that has room for more needs none idle.
         room = look.maximum - _at_95([one.total for one in look.samples])
-        response = float(look.pool["response"]["mean"])
+        response = look.response.mean
         grades = [
             grade_low(waiting, WAITING_GOOD, WAITING_FAIR),
             Grade.PASS if active < look.maximum else Grade.FAIL,

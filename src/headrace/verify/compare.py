@@ -1,8 +1,8 @@
 """Before and after: the figures of two reports side by side, and which of them changed by more than they vary anyway.
 
-How much a figure varies is measured where a run measures it several times, which are throughput and latency; what
-runs vary adds up. Otherwise a tenth of a figure counts as noise, of a time half, of a maximum all of it, since one event
-makes it; and never less than what the figure can tell apart.
+How much a figure varies is measured where a run measures it several times: throughput and latency. The noise of both
+runs adds up. Otherwise it is a tenth of a figure, of a time half, of a maximum all of it, since one event makes it; and
+never less than what the figure can tell apart.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 SHARE: Final = 0.10
 SHARE_OF_TIMES: Final = 0.5
 SHARE_OF_MAXIMA: Final = 1.0
-MAXIMA: Final = ("longest_seconds", "lag_longest_seconds", "waiting_most")
+MAXIMA: Final = ("longest_seconds", "lag_longest_seconds", "lag_p99_seconds", "waiting_most")
 #: What a figure can tell apart at best, by its name or the last word of it.
 RESOLUTION: Final = {
-    "recovered_seconds": 0.1, "pause_seconds": 0.1, "seconds": 0.005, "bytes": 1_048_576.0, "rate": 0.001,
-    "share": 0.01, "job": 0.05, "second": 0.05,
+    "recovered_seconds": 0.1, "lag_longest_seconds": 0.05, "lag_p99_seconds": 0.05, "pause_seconds": 0.1,
+    "seconds": 0.005, "bytes": 1_048_576.0, "rate": 0.001,
+    "share": 0.01, "job": 0.25, "second": 0.05,
 }  # fmt: skip
-#: Figures that are better when they are larger; of these words at the start of the name.
-MORE_IS_BETTER: Final = ("jobs_per_second", "floor_per_second", "idle", "back_bytes", "maxclients")
+#: Figures that are better when they are larger.
+MORE_IS_BETTER: Final = ("jobs_per_second", "idle", "back_bytes")
 #: Figures that are neither good nor bad.
 NEUTRAL: Final = (
     "floor_per_second", "maximum", "minimum", "accepted", "made_bytes", "maxclients", "begun_twice", "places", "need",

@@ -38,6 +38,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
         relieved: When memory was freed because it was short, seconds since 1970.
         samples: What was sampled since the last look.
         lag: How late the event loop was while sampled; one value each 50 ms.
+        response: Time from asking the pool for a connection to the first reply on it, since the last look.
     """
 
     at: float
@@ -55,6 +56,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     relieved: list[float]
     samples: list[Sample]
     lag: Quantiles
+    response: Quantiles = Quantiles()
 
     @property
     def calls(self) -> int:

@@ -37,7 +37,7 @@ LOOK: Final = 0.05
 PARTS: Final = 4
 MOST_PARTS: Final = 256
 #: Mean pause of a calling job before each of its calls, seconds.
-PAUSE: Final = 0.1
+PAUSE: Final = 0.25
 #: Longest wait for the last jobs of a part, seconds.
 DRAIN: Final = 20.0
 #: The pool opens its connections in this time after the calls begin, which says nothing of how it carries them.

@@ -93,11 +93,17 @@ async def open_place(url: str | None, census: Census) -> AsyncGenerator[Place, N
             )
             where = server.url
         completed = await _complete(settings, where)
-        yield Place(where, f"headrace-verify-{random_name(8)}", folder, completed, server, census)
+        yield Place(where, _own_prefix(completed.prefix), folder, completed, server, census)
     finally:
         if server is not None:
             await census.in_thread(server.stop, name="stop the server", owner="verify")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _own_prefix(prefix: str) -> str:
+    """Return a prefix below the user's, so that a user of the server who may use those keys may use these."""
+    # Room is left for what the drill appends; a prefix has at most 64 characters.
+    return f"{prefix[:40]}:verify-{random_name(8)}"
 
 
 async def _complete(settings: Settings, url: str) -> Settings:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from headrace.context import current_job
+from headrace.histogram import Histogram
 from headrace.retry import Fixed
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ PLAN_VARIABLE: Final = "_HEADRACE_VERIFY_PLAN"
 QUEUE: Final = "verify"
 #: How often a calling job takes a connection, and for how long it keeps it, seconds: a transaction with work in it.
 CALLS: Final = 3
-HOLD: Final = 0.02
+HOLD: Final = 0.05
 
 
 class VerifyPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +55,8 @@ class Tasks:
     def __init__(self, app: Headrace, journal: int = -1) -> None:
         self._app = app
         self._journal = journal
+        #: Seconds from asking the pool for a connection to the reply of the first command on it.
+        self.responses = Histogram()
         self._client: Any = None
         options: dict[str, Any] = {"queue": QUEUE, "attempts": 3, "backoff": Fixed(0.0), "keep_result": 0.0}
         self.nothing: Task[Any, Any, Any] = app.task(name="headrace.verify.nothing", **options)(_nothing)
@@ -70,8 +73,10 @@ class Tasks:
         for step in range(CALLS):
             # Why: without the difference all jobs of a batch would call in step.
             await asyncio.sleep(pause * (0.5 + (number * CALLS + step) % 101 / 100))
+            began = time.perf_counter()
             async with self._client.client() as connection:
                 await connection.set(key, number, ex=60)
+                self.responses.record(time.perf_counter() - began)
                 await asyncio.sleep(HOLD)
                 await connection.get(key)
 

@@ -124,6 +124,7 @@ class Bench:
         samples, lag = list(self._samples), self._lag.quantiles()
         self._samples.clear()
         self._lag = Histogram()
+        response, self._tasks.responses = self._tasks.responses.quantiles(), Histogram()
         relieved = sorted({effect.at for effect in status.effects if effect.reason != "asked"})
         return Look(
             at=time.time(),
@@ -141,6 +142,7 @@ class Bench:
             relieved=[at for number, at in enumerate(relieved) if not number or at - relieved[number - 1] > 1.0],
             samples=samples,
             lag=lag,
+            response=response,
         )
 
     def _begin_sampling(self) -> None:
