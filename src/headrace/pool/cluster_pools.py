@@ -10,23 +10,15 @@ as redis-py has it. Nothing of redis-py is patched; what it calls on a node is a
 
 from __future__ import annotations
 
-import asyncio
-import time
 import weakref
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 import redis.asyncio.cluster
 import redis.cluster
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from headrace.census import Census
-from headrace.errors import ConnectionLost, PoolClosed
-from headrace.pool.client_errors import ClientUsageError, pool_timeout
-from headrace.pool.client_pool import ConnectionPool
-from headrace.pool.holders import find_place
+from headrace.pool.client_errors import ClientUsageError
+from headrace.pool.node_pools import AWAY, NODE_PATIENCE, NodePool, NodePools, plain_error
 from headrace.pool.sync_pool import ConnectionPool as SyncConnectionPool
 
 if TYPE_CHECKING:
@@ -38,102 +30,8 @@ if TYPE_CHECKING:
 
     from headrace.pool.figures import PoolStats
 
-#: Seconds that a pool of a node waits for a server that is away: none, since the client then asks for the new topology.
-NODE_PATIENCE: Final = 0.0
-#: What is told as redis-py's own error.
-AWAY: Final = (ConnectionLost, PoolClosed)
-#: Connections of a node that left the cluster may finish what they do for so long, seconds.
-LEAVE_TIMEOUT: Final = 30.0
-
-
-def plain_error(error: Exception) -> Exception:
-    """Return an error as redis-py's own class, since its cluster clients repeat only after exactly these."""
-    kind = RedisTimeoutError if isinstance(error, RedisTimeoutError) else RedisConnectionError
-    plain: Exception = kind(str(error))
-    plain.__cause__ = error
-    return plain
-
-
-class NodePool(ConnectionPool):
-    """The pool of one node of the asyncio client, which also serves what redis-py does without waiting."""
-
-    async def get_connection(self, command_name: object = None, *keys: Any, **options: Any) -> AbstractConnection:
-        """Take a connection, waiting in line; that the node is away is told as redis-py tells it.
-
-        Raises:
-            PoolTimeout: The wait ran out.
-            RedisError: The node is away, or the pool is closed.
-        """
-        try:
-            return await super().get_connection(command_name, *keys, **options)
-        except AWAY as error:
-            raise plain_error(error) from error
-
-    def take_connection(self) -> AbstractConnection:
-        """Return a connection at once: an idle one, or a new one that is opened by its first command.
-
-        Raises:
-            PoolTimeout: All are in use, or others wait already.
-        """
-        core, book, now = self._core, self._book, time.monotonic()
-        core.bind()
-        member = core.ledger.take(book, now)
-        if member is None and self.can_get_connection():
-            core.ledger.open_began()
-            core.entered(self.make_connection())  # type: ignore[no-untyped-call]  # redis-py has no types here
-            member = core.ledger.take(book, now)
-        if member is None:
-            raise pool_timeout(
-                self.name,
-                str(book.lane),
-                waited=0.0,
-                share=book.share,
-                used=book.used,
-                ahead=len(book.waiters),
-                holders=core.ledger.holders(now, book.lane),
-            )
-        member.owner, member.place = asyncio.current_task(), find_place()
-        return member.connection
-
-    def release_connection(self, connection: AbstractConnection) -> None:
-        """Give a connection back at once; one that has to log in anew is replaced."""
-        if connection in self._core.reauth:
-            self._core.reauth.discard(connection)
-            connection.mark_for_reconnect()  # type: ignore[no-untyped-call]  # redis-py has no types here
-        self._core.release(connection)
-
-
-class NodePools:
-    """The pools of one asyncio client, one for each place, whichever of redis-py's node objects stands for it."""
-
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        self._options = dict(options)
-        self.census: Census = self._options.get("census") or Census()
-        self._options["census"] = self.census
-        # Bounded by the nodes of the cluster; one that left is taken out.
-        self.pools: dict[str, NodePool] = {}
-
-    def pool(self, node: ClusterNode) -> NodePool:
-        """Return the pool of a place, made on first use."""
-        pool = self.pools.get(node.name)
-        if pool is None:
-            options = {key: value for key, value in node.connection_kwargs.items() if key != "response_callbacks"}
-            # Why: the client itself repeats, with what it knows of the cluster.
-            options["retry"] = Retry(NoBackoff(), 0, supported_errors=(RedisConnectionError,))
-            options |= {"reconnect_patience": NODE_PATIENCE, "name": f"node {node.name}"} | self._options
-            pool = NodePool(node.connection_class, node.max_connections, **options)
-            self.pools[node.name] = pool
-        return pool
-
-    async def leave(self, name: str) -> None:
-        """Close the pool of a place that left the cluster, once what is in use has come back."""
-        pool = self.pools.pop(name, None)
-        if pool is None:
-            return
-        deadline = time.monotonic() + LEAVE_TIMEOUT
-        while pool.stats().active and time.monotonic() < deadline:  # noqa: ASYNC110 - rare, and nobody is told of releases
-            await asyncio.sleep(0.05)
-        await pool.aclose()
+#: Whether this is the middle of a command of a cluster client.
+_commanding: Final[ContextVar[bool]] = ContextVar("headrace_cluster_command", default=False)
 
 
 class PooledNode(redis.asyncio.cluster.ClusterNode):
@@ -144,7 +42,7 @@ class PooledNode(redis.asyncio.cluster.ClusterNode):
         pools: The pools of the client.
     """
 
-    __slots__ = ("_handed", "pool", "pools")
+    __slots__ = ("_handed", "_lenders", "pool", "pools")
 
     def __init__(self, node: ClusterNode, pools: NodePools) -> None:
         self.pools = pools
@@ -160,6 +58,8 @@ class PooledNode(redis.asyncio.cluster.ClusterNode):
         )
         self.pool = pools.pool(self)
         self._handed: AbstractConnection | None = None
+        # Bounded by the connections in use: while one is, the pool of the place may be replaced by another.
+        self._lenders: dict[AbstractConnection, NodePool] = {}
 
     # What redis-py keeps in each node is read from the pool.
 
@@ -201,7 +101,10 @@ class PooledNode(redis.asyncio.cluster.ClusterNode):
         if self.pools.pools.get(self.name) is not self.pool:
             # The client was closed and is used again, or the place left the cluster and came back.
             self.pool = self.pools.pool(self)
-        return await self.pool.get_connection()
+        pool = self.pool
+        connection = await pool.get_connection()
+        self._lenders[connection] = pool
+        return connection
 
     def _with(self, connection: AbstractConnection, work: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
         """Let redis-py's node find this connection when it acquires one, which is the first thing that it does."""
@@ -219,18 +122,25 @@ class PooledNode(redis.asyncio.cluster.ClusterNode):
         Raises:
             PoolTimeout: All connections of the node are in use.
         """
-        handed, self._handed = self._handed, None
-        return handed if handed is not None else self.pool.take_connection()
+        connection, self._handed = self._handed, None
+        if connection is None:
+            connection = self.pool.take_connection()
+            self._lenders[connection] = self.pool
+        return connection
 
     def release(self, connection: Any) -> None:
         """Give a connection back; whoever waits first gets it."""
-        self.pool.release_connection(connection)
+        self._lenders.pop(connection, self.pool).release_connection(connection)
 
     async def disconnect(self) -> None:
-        """Close all connections of the place, and what looks after them; the next command begins anew."""
-        pool = self.pools.pools.pop(self.name, None)
-        if pool is not None:
-            await pool.aclose()
+        """Close all connections of the place, when the client closes.
+
+        In the middle of a command redis-py only wants to ask for the topology anew. It would break what others have
+        under way, although a connection to a node that moved a slot is as good as before.
+        """
+        pool = self.pools.pools.get(self.name)
+        if pool is not None and not _commanding.get():
+            await pool.disconnect()
 
     async def disconnect_free_connections(self) -> None:
         """Close what is idle."""
@@ -303,11 +213,28 @@ class RedisCluster(redis.asyncio.RedisCluster):
         """Return the figures of each node's pool, by `host:port`."""
         return {name: pool.stats() for name, pool in self._pools.pools.items()}
 
+    async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        """Send one command to the node that serves its key; waits, errors and repetitions as redis-py's.
+
+        Raises:
+            PoolTimeout: The wait for a connection ran out.
+            RedisError: As redis-py's client.
+        """
+        token = _commanding.set(True)
+        try:
+            return await super().execute_command(*args, **kwargs)
+        finally:
+            _commanding.reset(token)
+
     async def aclose(self) -> None:
         """Close the client and the pools of all nodes."""
         await super().aclose()
-        for name in list(self._pools.pools):
-            await self._pools.pools.pop(name).aclose()
+        if _commanding.get():
+            # Why: it is redis-py that calls, in the middle of a command, to ask for the topology anew. Others use the
+            # pools, and may have opened connections to the new nodes already.
+            return
+        while self._pools.pools:
+            await self._pools.pools.popitem()[1].aclose()
 
 
 class SyncClusterConnectionPool(SyncConnectionPool):

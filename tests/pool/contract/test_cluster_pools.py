@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 import headrace.pool
 import headrace.pool.sync
@@ -113,6 +115,35 @@ async def test_a_client_is_usable_again_after_it_was_closed(cluster: Cluster) ->
         assert client.stats() == {}
 
         assert await client.get("again") == b"1"
+
+
+async def test_a_redirect_that_makes_the_client_look_around_disturbs_no_other_call(cluster: Cluster) -> None:
+    options: dict[str, Any] = {"reinitialize_steps": 2, "retry": Retry(NoBackoff(), 0)}
+    async with opened(cluster, threaded=False, max_connections=2, **options) as client:
+        await client.set("somewhere", 0)
+        right = client.get_node_from_key("somewhere")
+        wrong = next(node for node in client.get_primaries() if node.name != right.name)
+        waiting = [asyncio.create_task(client.blpop(node_key(client, node), timeout=1)) for node in (right, wrong)]
+
+        async def all_wait() -> bool:
+            return bool(sum(pool.active for pool in client.stats().values()) == len(waiting))
+
+        await until(all_wait, "both calls have a connection")
+
+        done = []
+        for number in range(2):
+            client.nodes_manager.slots_cache[client.keyslot("somewhere")] = [wrong]
+            done.append(await client.set("somewhere", number))
+
+        assert done == [True, True]
+        assert await asyncio.gather(*waiting) == [None, None]
+        assert sum(pool.active for pool in client.stats().values()) == 0
+
+
+def node_key(client: Any, node: Any) -> str:
+    """Return a key of a node."""
+    names = (f"at-{number}" for number in range(999))
+    return next(name for name in names if str(client.get_node_from_key(name).name) == str(node.name))
 
 
 async def test_wrong_options_are_refused(cluster: Cluster) -> None:
