@@ -237,6 +237,17 @@ def test_the_pool_minimum_follows_a_lowered_maximum_unless_it_was_set() -> None:
         load_settings(environ={"REDIS_MAX_CONNECTIONS": "8", "REDIS_MIN_CONNECTIONS": "9"}, dotenv=None)
 
 
+def test_a_minimum_above_the_maximum_says_where_each_came_from() -> None:
+    own = load_settings({"redis_max_connections": 8}, environ={"REDIS_MIN_CONNECTIONS": "5"}, dotenv=None)
+
+    with pytest.raises(SettingError, match=r"the first from environment, the second from argument"):
+        load_settings({"redis_max_connections": 8}, environ={"REDIS_MIN_CONNECTIONS": "9"}, dotenv=None)
+    with pytest.raises(SettingError, match=r"the first from fleet, the second from default"):
+        load_settings(environ={}, dotenv=None).with_fleet({"REDIS_MIN_CONNECTIONS": "101"}, place="the command")
+
+    assert own.redis_min_connections == 5
+
+
 def test_an_unknown_argument_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(SettingError, match=r"queue_concurency: no such setting\. Did you mean queue_concurrency\?"):
         load_settings({"queue_concurency": 5}, environ={}, dotenv=None)

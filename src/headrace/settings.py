@@ -51,7 +51,8 @@ class Settings(Declared):
         if self.redis_min_connections > maximum:
             raise SettingError(
                 f"REDIS_MIN_CONNECTIONS={self.redis_min_connections}: expected at most REDIS_MAX_CONNECTIONS="
-                f"{maximum}. Lower the first, or raise the second.",
+                f"{maximum} (the first from {source_of(self, MINIMUM)}, the second from {source_of(self, MAXIMUM)}). "
+                "Lower the first, or raise the second.",
                 variable="REDIS_MIN_CONNECTIONS",
                 value=str(self.redis_min_connections),
                 expected="a whole number from 0 to REDIS_MAX_CONNECTIONS",
@@ -113,6 +114,7 @@ VARIABLES: Final = {setting.variable: setting for setting in SETTINGS}
 """Every setting by its variable."""
 #: Follows a lowered maximum unless it was set.
 MINIMUM: Final[Setting[int]] = _BY_FIELD["redis_min_connections"]
+MAXIMUM: Final = _BY_FIELD["redis_max_connections"]
 
 
 def load_settings(

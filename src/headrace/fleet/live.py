@@ -116,6 +116,9 @@ class LiveSettings:
             return
         self._fixed = {name: text for name, text in version.values.items() if _changes(name) == "restart"}
         await self._take(version)
+        if self.taken.refused:
+            # Why: nothing of a bad version counts, or its bad value would have every later one refused too.
+            self._fixed = {}
 
     async def close(self) -> None:
         """Stop listening, and give the app its own settings back."""
