@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import redis
 
-from headrace.errors import OptionError
+from headrace.errors import ConnectionLost, OptionError
 from headrace.pool import ConnectionPool
 from headrace.pool.sync import ConnectionPool as SyncConnectionPool
 
@@ -53,3 +53,13 @@ async def test_a_wrong_new_maximum_changes_nothing(pool_class: Any, maximum: obj
 
 async def _nothing() -> None:
     pass
+
+
+@BOTH
+async def test_the_reason_of_a_failed_start_is_one_sentence(pool_class: Any) -> None:
+    pool = pool_class.from_url("redis://127.0.0.1:1", min_connections=1)
+
+    with pytest.raises(ConnectionLost, match=r"minimum of 1 connections: .*[^.]\. The pool goes on trying"):
+        await (pool.start() or _nothing())
+
+    await ((pool.close if pool_class is SyncConnectionPool else pool.aclose)() or _nothing())

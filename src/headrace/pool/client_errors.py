@@ -98,7 +98,7 @@ def pool_timeout(
     text = f"pool '{name}', lane '{lane}' gave no connection within {waited:.3g} s: {used} of {share} in use, {ahead} "
     text += f"waiting ahead, {told or tell_holders(holders)}. "
     if opening_error is not None:
-        text += f"The last attempt to open one failed: {opening_error}. Check that the server runs."
+        text += f"The last attempt to open one failed: {str(opening_error).rstrip('.')}. Check that the server runs."
     else:
         text += (
             "Raise REDIS_MAX_CONNECTIONS (max_connections) or the share of the lane, or hold connections for less time."

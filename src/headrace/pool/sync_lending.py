@@ -302,7 +302,7 @@ class Lending:
         if error is not None and lacks:
             raise ClientConnectionLost(
                 f"pool '{self.name}' could not open its minimum of {self.ledger.minimum} connections: "
-                f"{str(error) or type(error).__name__}. The pool goes on trying; check that the server runs."
+                f"{str(error).rstrip('.') or type(error).__name__}. The pool goes on trying; see that the server runs."
             ) from error
 
     def _help(self) -> None:
