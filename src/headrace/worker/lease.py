@@ -183,7 +183,7 @@ class Leases:
         self._flights.kick()
 
     async def _look(self, served: Served) -> None:
-        """Reclaim what is lost; what is due is promoted by the reserve that follows, or here when no slot is free."""
+        """Reclaim what is lost; what is due is promoted by the reserve that follows, or here for others."""
         # Why: whether the queue is still paused, the reserve that follows says.
         served.paused = False
         now = asyncio.get_running_loop().time()
@@ -191,7 +191,8 @@ class Leases:
             await self.reclaim(served)
         if served.next_due and served.next_due <= now:
             served.next_due = 0.0
-        if self._flights.can_take(served):
+        # Why: a worker that has left jobs to others wakes whoever waits longest, which is another if there is one.
+        if now > served.giving_way and self._flights.can_take(served):
             served.heat()
             return
         promoted = await self._host.store.promote(self._host.control, served.name)

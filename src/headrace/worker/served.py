@@ -27,6 +27,9 @@ Entry: TypeAlias = tuple[str, bytes, bytes, int, bytes | str, str]
 #: What a call of settle carries: dead-letter queue, plain ids and holds, entries, attempts that it marks as started.
 Sent: TypeAlias = "tuple[str | None, list[bytes], list[Entry], list[Attempt]]"
 
+#: So long after a job that it left to others came due a worker does not ask for it by itself, seconds.
+OTHERS_FIRST: Final = 1.0
+
 
 class Served:
     """The state of one queue in one worker. All jobs that the worker holds of it are in `attempts`.
@@ -39,9 +42,9 @@ class Served:
     """
 
     __slots__ = (
-        "attempts", "calls", "channel", "early", "hot", "lease_at", "limit", "look_after", "lost", "name", "next_due",
-        "next_lease", "parked", "paused", "plain", "reconcile", "refused", "rich", "running", "spent", "starting",
-        "store", "turned", "uncertain", "worker", "worker_base",
+        "attempts", "calls", "channel", "early", "giving_way", "hot", "lease_at", "limit", "look_after", "lost",
+        "name", "next_due", "next_lease", "parked", "paused", "plain", "reconcile", "refused", "rich", "running",
+        "spent", "starting", "store", "turned", "uncertain", "worker", "worker_base",
     )  # fmt: skip
 
     def __init__(self, name: str, store: Store, limit: int | None, worker: str) -> None:
@@ -68,6 +71,8 @@ class Served:
         #: Loop times of the next due job and of the next lease that runs out, 0 for none known.
         self.next_due = 0.0
         self.next_lease = 0.0
+        #: Loop time until which jobs that come due are offered to other workers first.
+        self.giving_way = 0.0
         #: Loop time before which neither is looked at again, after the server refused to.
         self.look_after = 0.0
         self.attempts: dict[bytes, Attempt] = {}
@@ -101,6 +106,10 @@ class Served:
     def heat(self) -> None:
         """Note that there may be jobs, whatever the reply of a reserve under way says, which may be older."""
         self.hot = self.turned = True
+
+    def give_way(self, due: float) -> None:
+        """Leave the job that is due then to others: this worker knows the time best, and would always be first."""
+        self.giving_way = max(self.giving_way, due + OTHERS_FIRST)
 
     @property
     def pending(self) -> int:

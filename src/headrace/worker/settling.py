@@ -130,6 +130,7 @@ class Settling:
             delay = defer_delay(deferrals)
             state = State(attempt.state.attempts, attempt.state.stalls, deferrals + 1)
             served.add_entry("defer", attempt.id_bytes, attempt.hold, round(delay * 1000), "", state.encode())
+            served.give_way(asyncio.get_running_loop().time() + delay)
             self._say_left(served.name, str(error))
             return
         failure = describe_failure(error, attempt.number, self.sender.server_ms())
