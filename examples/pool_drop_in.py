@@ -64,9 +64,13 @@ def main(url: str) -> None:
     in_threads(url)
 
 
-if __name__ == "__main__":
+def find_server() -> None:
     if "REDIS_URL" in os.environ:
         main(os.environ["REDIS_URL"])
     else:
         with tempfile.TemporaryDirectory() as folder, start_private_server(Path(folder)) as server:
             main(server.url)
+
+
+if __name__ == "__main__":
+    find_server()

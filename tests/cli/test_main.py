@@ -111,7 +111,7 @@ def test_the_group_turns_errors_into_exit_codes(monkeypatch: pytest.MonkeyPatch)
     def refuse(_: object) -> None:
         raise ConnectionLost("no way")
 
-    monkeypatch.setattr("headrace.settings.load_settings", refuse)
+    monkeypatch.setattr("headrace.cli.config_view.load_settings", refuse)
 
     with pytest.raises(SystemExit) as ended:
         make_group().main(["config", "show"])
