@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 from headrace.census import Census
 from headrace.errors import OptionError, UsageError
 from headrace.events import EventBus
-from headrace.fleet.desk import Fleet
 from headrace.fleet.live import LiveSettings, Taken
 from headrace.ids import random_name
 from headrace.memory.process import governor
@@ -358,12 +357,6 @@ class Headrace(OpenParts):
     def _slots(self) -> list[int]:
         """Return the slots of each worker that runs."""
         return [worker.concurrency for worker in self._workers if worker.is_running]
-
-    @property
-    def fleet(self) -> Fleet:
-        """The settings that are stored for all processes, to be read and changed; raises UsageError when not open."""
-        _ = self._open_session
-        return Fleet(self)
 
     @property
     def taken(self) -> Taken:

@@ -9,6 +9,7 @@ from headrace.memory.process import governor
 
 if TYPE_CHECKING:
     from headrace.clock import Clock
+    from headrace.fleet.desk import Fleet
     from headrace.memory.governor import Governor
     from headrace.pool.carrier import Carrier, Carriers
     from headrace.pool.pool import Pool
@@ -47,6 +48,11 @@ class OpenParts:
     def clock(self) -> Clock:
         """The clock of the app."""
         return self._open_session.clock
+
+    @property
+    def fleet(self) -> Fleet:
+        """The settings that are stored for all processes, to be read and changed."""
+        return self._open_session.fleet
 
     @property
     def links(self) -> Carriers:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Self
 from headrace.census import Kind
 from headrace.clock import Clock
 from headrace.errors import HeadraceError
+from headrace.fleet.desk import Fleet
 from headrace.inbox import Inbox
 from headrace.keys import inbox_channel
 from headrace.pool.address import parse_address
@@ -113,6 +114,8 @@ class Session:
         )
         channel = inbox_channel(settings.prefix, self._app_id)
         self.inbox = Inbox(self.store, self.control, self.user, channel, self._census)
+        # Why one: the channels that it listens on stay subscribed until the app closes.
+        self.fleet = Fleet(self)
         self.sender = Sender(
             self.store,
             self._desk,
