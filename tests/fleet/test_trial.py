@@ -7,6 +7,7 @@ import contextlib
 import doctest
 import json
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from headrace import Headrace
+    from headrace.settings_fleet import Version
     from tests.apps.journal import JournalApp
     from tests.support.crew import Crew
 
@@ -196,6 +198,63 @@ async def test_a_trial_that_is_broken_off_takes_its_settings_back(make_app: Call
 
     assert (latest.number, dict(latest.values)) == (2, {})
     assert latest.note == "version 1 was taken back: the watch was ended"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_a_command_that_is_ended_in_its_trial_takes_the_settings_back_and_says_so(
+    make_app: Callable[..., Headrace], prefix: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    app = make_app()
+    file = tmp_path / "fleet.env"
+    file.write_text("QUEUE_CONCURRENCY=5\n")
+    environment = {**os.environ, "HEADRACE_PREFIX": prefix, "REDIS_URL": app.settings.redis_url or ""}
+
+    async def tried() -> bool:
+        return app.taken.version == 1
+
+    async with opened(app):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "headrace", "config", "apply", str(file), "--verify", "--before", "0.1",
+            env=environment, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        await until(tried, "version 1 is taken")
+        process.send_signal(number)
+        _, err = await asyncio.wait_for(process.communicate(), DEADLINE)
+        latest = await app.fleet.read()
+
+    assert process.returncode == 128 + number
+    assert (latest.number, dict(latest.values)) == (2, {})
+    assert err.decode().strip() == (
+        "the watch was ended: version 1 was taken back, version 2 is what version 0 was. Nothing of it counts any more."
+    )
+
+
+async def test_a_trial_that_is_broken_off_while_it_stores_takes_its_settings_back(
+    make_app: Callable[..., Headrace],
+) -> None:
+    app = make_app()
+    async with opened(app):
+        trial = Trial(app, before=0.1, after=60.0, every=0.1)
+        base = await app.fleet.read()
+        store = app.fleet.store
+
+        async def store_and_cancel(*arguments: Any, **options: Any) -> Version:
+            version = await store(*arguments, **options)
+            if version.number == 1:
+                running.cancel()
+                await asyncio.sleep(0)
+            return version
+
+        app.fleet.store = store_and_cancel  # type: ignore[method-assign]  # the moment that the test is about
+        running = asyncio.create_task(trial.run({"QUEUE_CONCURRENCY": "5"}, base=base, source="x"))
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        latest = await app.fleet.read()
+
+    assert (latest.number, dict(latest.values)) == (2, {})
+    assert trial.restored is not None
+
+    # Red when: a cancellation that comes while the answer of the server is under way leaves the settings behind.
 
 
 async def test_what_somebody_else_stored_during_a_trial_is_left_alone(make_app: Callable[..., Headrace]) -> None:

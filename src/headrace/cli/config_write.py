@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,14 +12,14 @@ import typer
 
 from headrace.cli.connect import UrlOption, with_app
 from headrace.cli.output import EXIT_FAILED, JsonOption, fail, print_json
-from headrace.errors import OptionError
+from headrace.errors import OptionError, SettingsConflict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from headrace.app import Headrace
     from headrace.fleet.desk import Reach
-    from headrace.fleet.trial import Outcome, Window
+    from headrace.fleet.trial import Outcome, Trial, Window
     from headrace.settings_fleet import Version
 
 NoteOption = Annotated[str, typer.Option("-m", "--note", help="Why, for the history.")]
@@ -81,7 +84,8 @@ def apply(
     With --verify the fleet is watched before and after. When one of the figures is beyond its limit in three windows
     one after another, the version before is stored again, the evidence is printed, and the exit code is 1. The limits:
     throughput 70 % of before while jobs wait; failures 5 points more; age of the oldest waiting job twice that of
-    before and a second; calls that wait for a connection twice as many and 5; workers as many. Ctrl+C rolls back, too.
+    before and a second; calls that wait for a connection twice as many and 5; workers as many. Ctrl+C and the
+    end of the terminal roll back, too.
     """
     values, source = _read_source(file, profile)
 
@@ -97,7 +101,8 @@ def apply(
         told = _print_window if not as_json else _print_nothing
         trial = Trial(app, watched=watched, before=before, after=after, every=every, told=told)
         base = await app.fleet.read()
-        outcome = await trial.run(values, base=base, author=author, note=note or source, source=source)
+        with _ended_with_a_word(trial, base):
+            outcome = await trial.run(values, base=base, author=author, note=note or source, source=source)
         latest = outcome.restored or outcome.version
         return base, outcome, await app.fleet.wait_until_taken(latest.number, timeout=wait)
 
@@ -180,6 +185,48 @@ def _parse(assignments: list[str]) -> dict[str, str | None]:
             raise OptionError(f"'{text}': {name} is named twice. Name it once.")
         changes[name] = value.strip() or None
     return changes
+
+
+@contextmanager
+def _ended_with_a_word(trial: Trial, base: Version) -> Iterator[None]:
+    """Let SIGTERM and the end of the terminal end a trial as Ctrl+C does, and say what became of its settings."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    ended: list[int] = []
+
+    def end(number: int) -> None:
+        ended.append(number)
+        if task is not None:
+            task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, end, number)
+    try:
+        yield
+    except BaseException as error:
+        # A terminal that is gone cannot be written to.
+        with suppress(OSError):
+            _say_what_counts(trial, base, error)
+        if ended and isinstance(error, asyncio.CancelledError):
+            raise typer.Exit(128 + ended[0]) from error
+        raise
+
+
+def _say_what_counts(trial: Trial, base: Version, error: BaseException) -> None:
+    tried, restored = trial.stored, trial.restored
+    if tried is None:
+        typer.echo("the watch was ended: nothing was stored.", err=True)
+    elif restored is not None:
+        typer.echo(
+            f"the watch was ended: version {tried.number} was taken back, version {restored.number} is what version "
+            f"{base.number} was. Nothing of it counts any more.",
+            err=True,
+        )
+    elif not isinstance(error, SettingsConflict):
+        typer.echo(
+            f"the watch was ended: version {tried.number} is stored and counts, as it could not be taken back. Run "
+            f"`headrace config rollback {base.number}`.",
+            err=True,
+        )
 
 
 def _report(base: Version, version: Version, reach: Reach, *, as_json: bool) -> None:

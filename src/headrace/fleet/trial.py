@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
-from headrace.errors import OptionError
+from headrace.errors import HeadraceError, OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Protocol
 
+    from headrace.census import Census
     from headrace.fleet.desk import Fleet
     from headrace.pool.carrier import Carrier
     from headrace.settings_fleet import Version
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
         @property
         def control(self) -> Carrier:
             """Carries them."""
+
+        @property
+        def census_book(self) -> Census:
+            """Where tasks are entered."""
 
         @property
         def fleet(self) -> Fleet:
@@ -205,6 +210,10 @@ class Trial:
 
     Raises:
         OptionError: A figure is unknown, or a time is out of its bounds.
+
+    Attributes:
+        stored: The version that is tried, once it is stored.
+        restored: The version that took it back, if it was.
     """
 
     def __init__(
@@ -223,6 +232,8 @@ class Trial:
         for name, value, high in (("before", before, 3_600), ("after", after, 86_400), ("every", every, 60)):
             if not 0.1 <= value <= high:  # noqa: PLR2004 - as it says
                 raise OptionError(f"{name}={value!r}: expected seconds from 0.1 to {high}.")
+        self.stored: Version | None = None
+        self.restored: Version | None = None
         self._place = place
         self._watched = tuple(watched)
         self._before = before
@@ -255,25 +266,33 @@ class Trial:
             look, window = await self._next(look)
             before.append(window)
             self._told(False, window)  # noqa: FBT003 - before or after, as the callback says
-        version = await fleet.store(values, base=base, author=author, note=note, place=source)
+        storing = self._place.census_book.create_task(
+            fleet.store(values, base=base, author=author, note=note, place=source),
+            name="store settings on trial", owner="trial", expected=(HeadraceError,),
+        )  # fmt: skip
         after: list[Window] = []
         try:
+            self.stored = version = await asyncio.shield(storing)
             for _ in range(max(IN_A_ROW, round(self._after / self._every))):
                 look, window = await self._next(look)
                 after.append(window)
                 self._told(True, window)  # noqa: FBT003 - as above
                 if worse := judge(before, after, self._watched):
-                    restored = await fleet.roll_back(
-                        base.number, base=version, author=author, note=_note(version, str(worse[0]))
-                    )
-                    return Outcome(version, before, after, worse, restored)
+                    break
+            else:
+                return Outcome(version, before, after)
         except BaseException:
-            # Why: settings that nobody watches any more were not proved to be good.
-            await asyncio.shield(
-                fleet.roll_back(base.number, base=version, author=author, note=_note(version, "the watch was ended"))
-            )
+            # Why: settings that nobody watches any more were not proved to be good. They may be on their way yet.
+            self.stored = await storing
+            await self._take_back(base, self.stored, author, "the watch was ended")
             raise
-        return Outcome(version, before, after)
+        return Outcome(version, before, after, worse, await self._take_back(base, version, author, str(worse[0])))
+
+    async def _take_back(self, base: Version, version: Version, author: str | None, reason: str) -> Version:
+        note = f"version {version.number} was taken back: {reason}"[:500]
+        restoring = self._place.fleet.roll_back(base.number, base=version, author=author, note=note)
+        self.restored = await asyncio.shield(restoring)
+        return self.restored
 
     async def _next(self, last: _Look) -> tuple[_Look, Window]:
         """Wait for the end of the window that began with a look."""
@@ -303,7 +322,3 @@ class Trial:
             pool=sum(each.pool_waiting for each in figures),
             workers=sum(each.workers for each in figures),
         )
-
-
-def _note(version: Version, reason: str) -> str:
-    return f"version {version.number} was taken back: {reason}"[:500]
