@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import sys
+import weakref
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -103,3 +106,27 @@ def test_the_table_is_bounded_and_what_leaves_it_is_reported() -> None:
 
     assert len(folding._lines) <= MAX_PHRASES + 1
     assert len(reports) == MAX_PHRASES
+
+
+def test_a_folded_line_keeps_nothing_alive_of_the_place_where_it_failed() -> None:
+    class Held:
+        pass
+
+    def fail() -> tuple[logging.LogRecord, weakref.ref[Held]]:
+        held = Held()
+        record = line("failed")
+        try:
+            raise ValueError(id(held))
+        except ValueError:
+            record.exc_info = sys.exc_info()
+        return record, weakref.ref(held)
+
+    folding = fold()
+    folding.take(line("failed"), 0.0)
+    record, held = fail()
+    folding.take(record, 1.0)
+    del record
+    gc.collect()
+
+    assert held() is None
+    assert [vars(report)["repeated"] for report in folding.ended(10.0)] == [1]

@@ -124,6 +124,15 @@ def test_a_python_warning_becomes_a_line() -> None:
     assert "old thing" in json.loads(stream.getvalue())["message"]
 
 
+@pytest.mark.parametrize("secret", ["s3'cret", 's3"cret', "s3@cret", "s3/cret"])
+@pytest.mark.parametrize("text", ["redis://app:{}@h:1/0", "see 'redis://:{}@h'", "redis://h/0?password={}&db=1"])
+def test_a_secret_with_quotes_is_masked_to_its_end(secret: str, text: str) -> None:
+    cleaned = clean_text(text.format(secret))
+
+    assert "***" in cleaned
+    assert "ret" not in cleaned
+
+
 def test_text_without_an_address_is_left_alone() -> None:
     assert clean_text("a@b and c:d") == "a@b and c:d"
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Phrases that are counted at once; one more ends the interval of the oldest. About 200 KB at most.
+#: Phrases that are counted at once; one more ends the interval of the oldest. About 1 MB at most, their fields aside.
 MAX_PHRASES: Final = 500
 #: Lines of one phrase with different fields that are printed in an interval.
 VARIANTS: Final = 10
@@ -64,7 +64,7 @@ class Fold:
             line.seen.add(mark)
             return True
         line.folded += 1
-        line.last = record
+        line.last = _without_trouble(record)
         return False
 
     def ended(self, now: float) -> list[logging.LogRecord]:
@@ -87,6 +87,14 @@ class Fold:
 
 def _report(last: logging.LogRecord, folded: int) -> logging.LogRecord:
     report = copy.copy(last)
-    report.exc_info = report.exc_text = report.stack_info = None
     vars(report)["repeated"] = folded
     return report
+
+
+def _without_trouble(record: logging.LogRecord) -> logging.LogRecord:
+    """Return what a report needs of a line; its exception would keep every frame alive, with all that they hold."""
+    if record.exc_info is None and record.stack_info is None:
+        return record
+    kept = copy.copy(record)
+    kept.exc_info = kept.exc_text = kept.stack_info = None
+    return kept

@@ -32,7 +32,9 @@ _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"
 _SECRET: Final = re.compile(r"passw|secret|token|credential|authori[sz]ation|api_?key", re.IGNORECASE)
 #: Fields that would show what a job was called with, or what came of it.
 _OF_JOBS: Final = frozenset({"args", "kwargs", "arguments", "keywords", "result", "payload", "body", "record"})
-_URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"]+", re.IGNORECASE)
+# Why quotes up to an @: a password may hold some. What is masked beyond the address then is the lesser evil.
+_URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://(?:[^\s/?#]*@)?[^\s'\"]+", re.IGNORECASE)
+_QUERY: Final = re.compile(r"([?&][^=&\s]*(?:password|token|secret)[^=&\s]*=)[^&#\s]*", re.IGNORECASE)
 _PLAIN: Final = re.compile(r"[^\s\"'=]+")
 #: Longest value of one field, in characters.
 FIELD_LIMIT: Final = 2_000
@@ -189,7 +191,7 @@ def clean_text(text: str) -> str:
     """
     if "://" not in text:
         return text
-    return _URL.sub(lambda found: mask_url(found[0]), text)
+    return _URL.sub(lambda found: mask_url(found[0]), _QUERY.sub(r"\1***", text))
 
 
 def _fingerprint(record: logging.LogRecord) -> str:
