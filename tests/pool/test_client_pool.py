@@ -394,3 +394,18 @@ async def test_a_client_that_is_cancelled_in_the_middle_of_a_command_leaves_no_r
 
         assert await soon(client.echo("mine")) in {b"mine", "mine"}
         await until_seen(raw, prefix, 1)
+
+
+async def test_what_is_being_opened_counts_in_the_lane_that_waits_for_it(server: PrivateServer) -> None:
+    pool = ConnectionPool.from_url(server.url, max_connections=6, lanes={"jobs": 2, "user": 4})
+    jobs, user = pool.lane("jobs"), pool.lane("user")
+    taking = [asyncio.create_task(lane.get_connection()) for lane in (jobs, jobs, user)]
+    await asyncio.sleep(0)
+
+    stats = pool.stats()
+
+    assert stats.opening == 3
+    assert {name: lane.opening for name, lane in stats.lanes.items()} == {"jobs": 2, "user": 1}
+    for connection in await asyncio.gather(*taking):
+        await pool.release(connection)
+    await pool.aclose()

@@ -20,6 +20,7 @@ class LaneStats:
     Attributes:
         share: Connections that it may use.
         active: Connections of it in use.
+        opening: Connections being opened that its waiting callers will get; one may go to whoever comes first.
         waiting: Callers that wait for one.
         waiting_highest: The most of them in the last minute.
         timeouts_total: Waits that ran out.
@@ -27,6 +28,7 @@ class LaneStats:
 
     share: int
     active: int
+    opening: int = 0
     waiting: int = 0
     waiting_highest: int = 0
     timeouts_total: int = 0
@@ -106,10 +108,22 @@ class PoolStats:
         return line
 
 
+def share_openings(ledger: Ledger[Any]) -> dict[str, int]:
+    """Divide what is being opened among the lanes whose callers wait for it, in the order in which lanes are served."""
+    left = ledger.opening
+    shares: dict[str, int] = {}
+    for lane, book in ledger.lanes.items():
+        part = min(left, len(book.waiters), max(0, book.share - book.used))
+        shares[str(lane)] = part
+        left -= part
+    return shares
+
+
 def read_stats(name: str, ledger: Ledger[Any], now: float) -> PoolStats:
     """Read the figures of a ledger; places that it reserved for others are not counted."""
     active = len(ledger.leased)
     idle = len(ledger.idle)
+    openings = share_openings(ledger)
     return PoolStats(
         name=name,
         minimum=ledger.minimum,
@@ -124,6 +138,7 @@ def read_stats(name: str, ledger: Ledger[Any], now: float) -> PoolStats:
             str(lane): LaneStats(
                 share=book.share,
                 active=book.used,
+                opening=openings[str(lane)],
                 waiting=len(book.waiters),
                 waiting_highest=book.waiting_highest.highest(now),
                 timeouts_total=book.timeouts,

@@ -115,12 +115,18 @@ class ServerCarriesFleet(Claim["Sizing"]):
         if server.maxclients is None or limits is None:
             return self.found(Grade.PARTIAL, "the server does not tell its maxclients", remedy=evidence.advice)
         fleet = f"{evidence.processes} processes may open {evidence.places} connections and need {evidence.fleet_need}"
-        figures = {"maxclients": server.maxclients, "places": evidence.places, "need": evidence.fleet_need}
+        figures: dict[str, float] = {
+            "maxclients": server.maxclients, "places": evidence.places, "need": evidence.fleet_need,
+            **{f"{row.consumer}_fleet": row.fleet for row in evidence.rows},
+        }  # fmt: skip
+        demand = ", ".join(f"{row.consumer} {row.process} and {row.fleet}" for row in evidence.rows)
         grade = {"fits": Grade.PASS, "near": Grade.PARTIAL}.get(evidence.verdict, Grade.FAIL)
         return self.found(
             grade,
             f"{server.maxclients}; {fleet}",
-            f"{server.clients} clients are connected; {limits.most} connections are for the fleet. {evidence.reason}",
+            f"{server.clients} clients are connected; {limits.most} connections are for the fleet. Demand of one "
+            f"process and of the fleet: {demand}; recommended REDIS_MAX_CONNECTIONS={evidence.recommended}. "
+            f"{evidence.reason}",
             remedy=evidence.advice,
             figures=figures,
         )
