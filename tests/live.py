@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 from headrace import Headrace
 from headrace.errors import JobNotFound
 from headrace.ids import random_name
+from headrace.pool.link import Link
 from headrace.resp import pack_command
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from headrace import Job
+    from headrace.pool.carrier import Carrier
     from headrace.worker.worker import Worker
 
 #: Nothing in these tests takes longer, seconds.
@@ -24,6 +26,12 @@ DEADLINE = 15.0
 def fresh_app(url: str, **settings: Any) -> Headrace:
     """Return an app on a server of the test alone."""
     return Headrace(url, settings={"prefix": f"t-{random_name(8)}", **settings})
+
+
+def plain_link(carrier: Carrier) -> Link:
+    """Return what carries to the server of a test as the link that it is, with its figures."""
+    assert isinstance(carrier, Link)
+    return carrier
 
 
 def sibling(app: Headrace, **settings: Any) -> Headrace:

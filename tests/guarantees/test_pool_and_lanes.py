@@ -9,6 +9,7 @@ import pytest
 
 from headrace.errors import PoolTimeout
 from headrace.keys import QueueKeys
+from tests.live import plain_link
 from tests.support.crew import DEADLINE, LEASE
 from tests.support.proxy import calls
 
@@ -30,7 +31,7 @@ async def test_a_loaded_app_stays_within_its_connections(crew: Crew, raw: Raw) -
             await asyncio.sleep(0.01)
             return number
 
-        name = app.control.name.rsplit(":", 2)[0]
+        name = plain_link(app.control).name.rsplit(":", 2)[0]
         worker = app.worker(["work"], concurrency=50)
         running = asyncio.create_task(worker.run())
         await asyncio.wait_for(worker.signals.reserved.wait(), DEADLINE)

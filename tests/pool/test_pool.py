@@ -13,7 +13,7 @@ from headrace.pool.address import parse_address
 from headrace.pool.link import Lane
 from headrace.pool.pool import Pool
 from headrace.resp import pack_command
-from tests.live import until
+from tests.live import plain_link, until
 from tests.support.crew import DEADLINE
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ async def test_an_app_stays_within_its_maximum_and_a_worker_too_many_is_refused(
 ) -> None:
     app = make_app(redis_max_connections=4)
     async with app:
-        name = app.control.name.rsplit(":", 2)[0]
+        name = plain_link(app.control).name.rsplit(":", 2)[0]
         first = app.worker(["work"], concurrency=50)
         running = asyncio.create_task(first.run())
         await asyncio.wait_for(first.signals.reserved.wait(), DEADLINE)

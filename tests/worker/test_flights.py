@@ -12,7 +12,7 @@ from headrace import Headrace
 from headrace.errors import CommandRefused, JobFailed
 from headrace.server import start_private_server
 from headrace.worker.runners import Runner
-from tests.live import DEADLINE, Gate, hold_replies, opened, until, work_off, working
+from tests.live import DEADLINE, Gate, hold_replies, opened, plain_link, until, work_off, working
 from tests.support.raw import Raw
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ async def test_a_stopping_worker_whose_last_round_trip_is_refused_does_not_spin(
         await asyncio.wait_for(entered.wait(), DEADLINE)
         parts = worker._parts
         assert parts is not None
-        link = parts._jobs_link
+        link = plain_link(parts._jobs_link)
         raw.many([("RENAME", leases, f"{leases}:aside"), ("SET", leases, "no zset")])
         before = link.calls_total
         asyncio.get_running_loop().call_later(1.0, raw, "RENAME", f"{leases}:aside", leases)
