@@ -100,7 +100,6 @@ async def user(number: int, clients: Clients, figures: Figures) -> None:
                 figures.waiting_now -= 1
             figures.waits.append(time.perf_counter() - began)
             began = 0.0
-            figures.in_use = max(figures.in_use, len(clients.pool._in_use_connections))  # noqa: SLF001 - both pools have it
             try:
                 await connection.send_command("BLPOP", "nothing", f"{rng.uniform(*HOLD):.3f}")
                 await connection.read_response()
@@ -173,9 +172,10 @@ async def dashboard(clients: Clients) -> None:
         await pipe.llen("jobs").get("done").info("clients").execute()
 
 
-async def watch_server(watcher: Any, figures: Figures) -> None:
-    """Count the connections that the server sees, less the one that asks."""
+async def watch_server(watcher: Any, pool: Any, figures: Figures) -> None:
+    """Count the connections that the server sees, less the one that asks, and those that the pool says are in use."""
     while not figures.stopped:
+        figures.in_use = max(figures.in_use, len(pool._in_use_connections))  # noqa: SLF001 - all pools have it
         clients = await watcher.client_list()
         figures.at_server = max(figures.at_server, len(clients) - 1)
         await asyncio.sleep(0.1)
@@ -211,7 +211,7 @@ async def measure(name: str, url: str, size: int, make: Callable[[int], Any], us
         every(0.25, lambda: clients.control.set("lease", "worker"), figures.renewals, figures),
         every(0.5, lambda: dashboard(clients), [], figures),
         every(PROBE_INTERVAL, clients.control.ping, figures.probes, figures),
-        watch_server(watcher, figures),
+        watch_server(watcher, pool, figures),
     )
     figures.seconds = time.perf_counter() - began
     with contextlib.suppress(redis.exceptions.RedisError):

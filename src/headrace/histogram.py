@@ -78,10 +78,7 @@ class Histogram:
         # Measured: a comparison costs a third of a call of `max`.
         if seconds > self.longest:  # noqa: PLR1730 - the hot path
             self.longest = seconds
-        length = microseconds.bit_length()
-        # Why: below eight microseconds each has its own bucket; above, the three bits after the first tell the step.
-        index = microseconds if microseconds < STEPS else ((length - 3) << 3) | ((microseconds >> (length - 4)) & 7)
-        self.counts[index if index < BUCKETS else BUCKETS - 1] += 1
+        self.counts[_SHORT[microseconds] if microseconds < SHORT else bucket_of(microseconds)] += 1
 
     def add(self, other: Histogram) -> None:
         """Count everything that another histogram has counted."""
@@ -164,9 +161,12 @@ class RecentHistogram:
 class RecentMaximum:
     """The largest value of the last minute, in sixty slots of one second."""
 
-    __slots__ = ("_seconds", "_values")
+    __slots__ = ("_seconds", "_values", "last", "until")
 
     def __init__(self) -> None:
+        #: The largest value of the second that ends at `until`: a value that is no larger need not be recorded then.
+        self.last = 0
+        self.until = 0
         # Bounded: sixty slots each.
         self._values = [0] * 60
         self._seconds = [-60] * 60
@@ -180,12 +180,32 @@ class RecentMaximum:
             self._values[slot] = value
         elif value > self._values[slot]:
             self._values[slot] = value
+        self.last, self.until = self._values[slot], second + 1
 
     def highest(self, now: float) -> int:
         """Return the largest value of the last sixty seconds, 0 without any."""
         oldest = int(now) - 60
         pairs = zip(self._seconds, self._values, strict=True)
         return max((value for second, value in pairs if second > oldest), default=0)
+
+
+def bucket_of(microseconds: int) -> int:
+    """Return the bucket of a duration in microseconds, at least 1.
+
+    Example:
+        >>> [bucket_of(microseconds) for microseconds in (1, 8, 16, 17, 10**12)]
+        [1, 8, 16, 16, 240]
+    """
+    # Why: below eight microseconds each has its own bucket; above, the three bits after the first tell the step.
+    if microseconds < STEPS:
+        return microseconds
+    length = microseconds.bit_length()
+    return min(BUCKETS - 1, ((length - 3) << 3) | ((microseconds >> (length - 4)) & 7))
+
+
+#: The buckets of durations below SHORT microseconds, looked up: most durations are that short.
+SHORT: Final = 4_096
+_SHORT: Final = bytes(bucket_of(microseconds) for microseconds in range(SHORT))
 
 
 def bucket_middle(index: int) -> float:
