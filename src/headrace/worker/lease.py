@@ -61,21 +61,22 @@ class Leases:
 
     def start(self) -> None:
         """Begin; two duties and one alarm of the clock."""
+        self._start_duties()
+        self._alarm = self._host.clock.alarm("due jobs and lost leases", self._due, owner="worker")
+
+    def _start_duties(self) -> None:
         clock = self._host.clock
         self._renewal = clock.every("renew leases", self._lease / 3, self.renew, owner="worker", urgent=True)
         self._survey = clock.every("survey queues", self._lease * SURVEY_SHARE, self.survey, owner="worker")
-        self._alarm = clock.alarm("due jobs and lost leases", self._due, owner="worker")
 
     async def retime(self, lease: float) -> None:
         """Take another length of the lease: what is held is renewed with it at once, and then in its own time."""
         self._lease = lease
         if self._renewal is None or self._survey is None:
             return
-        clock = self._host.clock
         self._renewal.close()
         self._survey.close()
-        self._renewal = clock.every("renew leases", lease / 3, self.renew, owner="worker", urgent=True)
-        self._survey = clock.every("survey queues", lease * SURVEY_SHARE, self.survey, owner="worker")
+        self._start_duties()
         for served in self._queues.values():
             served.lease_at = 0.0
         await self.renew()
