@@ -146,8 +146,7 @@ class Supervisor:
         if self._stopping:
             return
         self._again = True
-        if self._rolling is None:
-            self._rolling = self.census.create_task(self._roll(), name="rolling restart", owner="supervisor")
+        self._start_rolling()
 
     # Children
 
@@ -273,6 +272,9 @@ class Supervisor:
         if self._stopping or child is None or place.child is not child:
             return
         self._wanted[place] = child
+        self._start_rolling()
+
+    def _start_rolling(self) -> None:
         if self._rolling is None:
             self._rolling = self.census.create_task(self._roll(), name="rolling restart", owner="supervisor")
 
