@@ -9,7 +9,7 @@ from headrace.errors import ConnectionLost
 from headrace.job import Job, JobStatus
 from headrace.keys import queues_key
 from headrace.resp import pack_command
-from headrace.store.replies import refuse
+from headrace.store.replies import raise_lost, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,7 +70,7 @@ class Sender:
                 notes = [self._pack_note(batch)] if batch.queue not in self._known else []
                 try:
                     replies = await self._store.run(timed, [*notes, *payloads])
-                    _raise_lost(replies[len(notes) :])
+                    raise_lost(replies[len(notes) :])
                 except ConnectionLost:
                     # Why: what took effect is unknown; ids already accepted are skipped by the script. And a server
                     # that took over from another may not know of the queue.
@@ -96,7 +96,7 @@ class Sender:
                 payloads = self._pack(batch, part, resent=resent)
                 try:
                     replies = self._store.run_sync(timed, [self._pack_note(batch), *payloads])[1:]
-                    _raise_lost(replies)
+                    raise_lost(replies)
                 except ConnectionLost:
                     resent = True
                     if timed.is_over:
@@ -133,13 +133,6 @@ class Sender:
         if len(self._known) >= MAX_KNOWN_QUEUES:
             self._known.clear()
         self._known.add(queue)
-
-
-def _raise_lost(replies: list[Any]) -> None:
-    """Raise the ConnectionLost that stands for a reply, since another node has answered."""
-    for reply in replies:
-        if isinstance(reply, ConnectionLost):
-            raise reply
 
 
 class _Timed:

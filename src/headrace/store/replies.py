@@ -13,7 +13,7 @@ from headrace.keys import HIGHEST_PRIORITY
 from headrace.record import Failure, Outcome, Record, State, read_failures, read_outcome, read_record, read_state
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 #: Status codes of reserve, settle and renew.
 DONE: Final = 0
@@ -225,6 +225,13 @@ def parse_counts(reply: list[Any]) -> Counts:
     paused = totals.pop("paused", 0)
     waiting, delayed, active, dead, cancelled, kept, workers, oldest = (max(0, number) for number in reply[1:9])
     return Counts(now, waiting, delayed, active, dead, cancelled, kept, workers, oldest, paused, totals, minutes)
+
+
+def raise_lost(replies: Iterable[Any]) -> None:
+    """Raise the first ConnectionLost that stands in the place of a reply: another node of a cluster has answered."""
+    for reply in replies:
+        if isinstance(reply, ConnectionLost):
+            raise reply
 
 
 def refuse(reply: Any, what: str, where: str) -> None:

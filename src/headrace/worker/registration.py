@@ -16,7 +16,7 @@ from headrace.errors import ConnectionLost
 from headrace.keys import queues_key, workers_key
 from headrace.record import encode_value
 from headrace.resp import pack_command
-from headrace.store.replies import WorkerFacts, parse_workers
+from headrace.store.replies import WorkerFacts, parse_workers, raise_lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,10 +79,8 @@ class Registration:
         )
         try:
             replies = await self._host.control.roundtrip(b"".join(commands), len(commands))
-            some = replies[-1]
-            if (lost := next((reply for reply in replies if isinstance(reply, ConnectionLost)), None)) is not None:
-                raise lost
-            if isinstance(some, list):
+            raise_lost(replies)
+            if isinstance(some := replies[-1], list):
                 await self._forget(parse_workers(dict(some)), facts.seen)
         except ConnectionLost as error:
             logger.warning("worker could not be registered; it is tried again", extra={"reason": str(error)[:300]})
