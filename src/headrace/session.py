@@ -224,8 +224,7 @@ class Session:
         if isinstance(text, (bytes, str)):
             self.monitor.calibrate(sent, time.perf_counter(), text)
             check_server_version(parse_info(text))
-        is_node = isinstance(mode, (bytes, str)) and parse_info(mode).get("cluster_enabled") == "1"
-        if is_node and self._cluster is None:
+        if parse_info(mode).get("cluster_enabled") == "1" and self._cluster is None:
             await self._enter_cluster(await self._ask_for_nodes())
 
     async def _ask_for_nodes(self) -> Sequence[tuple[str, int]]:
