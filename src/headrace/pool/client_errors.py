@@ -108,9 +108,16 @@ def pool_timeout(
     return error
 
 
-def pool_closed(name: str) -> ClientPoolClosed:
-    """Build the error of a closed pool."""
-    return ClientPoolClosed(f"The pool '{name}' is closed. Open it again with `await pool.start()`, or use another.")
+def pool_closed(name: str, *, start: str = "await pool.start()") -> ClientPoolClosed:
+    """Build the error of a closed pool, which `start` opens again."""
+    return ClientPoolClosed(f"The pool '{name}' is closed. Open it again with `{start}`, or use another.")
+
+
+def minimum_lacking(name: str, minimum: int, error: BaseException) -> ClientConnectionLost:
+    """Build the error of a start that could not open its minimum, since `error`."""
+    text = f"pool '{name}' could not open its minimum of {minimum} connections: "
+    text += f"{str(error).rstrip('.') or type(error).__name__}. The pool goes on trying; see that the server runs."
+    return ClientConnectionLost(text)
 
 
 def no_share(name: str, lane: str) -> ClientUsageError:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from headrace.census import Census
 from headrace.pool.checking import find_fault
-from headrace.pool.client_errors import ClientConnectionLost, ClientUsageError, no_share, pool_closed
+from headrace.pool.client_errors import ClientUsageError, minimum_lacking, no_share, pool_closed
 from headrace.pool.closing import Closing, drop_all
 from headrace.pool.ledger import BROKEN
 from headrace.pool.loops import clock_of, keep_blind, watch_forks
@@ -142,10 +142,7 @@ class Core:
         await opening.opened_all()
         if opening.last_error is not None and self.ledger.lacks():
             error = opening.last_error
-            raise ClientConnectionLost(
-                f"pool '{self.name}' could not open its minimum of {self.ledger.minimum} connections: "
-                f"{str(error).rstrip('.') or type(error).__name__}. The pool goes on trying; see that the server runs."
-            ) from error
+            raise minimum_lacking(self.name, self.ledger.minimum, error) from error
 
     def need(self) -> None:
         """Open what is wanted by now."""

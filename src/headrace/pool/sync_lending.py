@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.census import Census, Kind
 from headrace.errors import UsageError
-from headrace.pool.client_errors import ClientConnectionLost, ClientPoolClosed
+from headrace.pool.client_errors import ClientPoolClosed, minimum_lacking, no_share, pool_closed
 from headrace.pool.figures import PoolStats, read_stats
 from headrace.pool.ledger import BROKEN, ENDED_IDLE, Ledger
 from headrace.pool.loops import watch_forks
@@ -113,7 +113,7 @@ class Lending:
 
     def closed_error(self) -> ClientPoolClosed:
         """Build the error of a closed pool."""
-        return ClientPoolClosed(f"The pool '{self.name}' is closed. Open it again with `pool.start()`, or use another.")
+        return pool_closed(self.name, start="pool.start()")
 
     # Acquire and release
 
@@ -300,10 +300,7 @@ class Lending:
         with self.lock:
             error, lacks = self.opening.last_error, self.ledger.lacks()
         if error is not None and lacks:
-            raise ClientConnectionLost(
-                f"pool '{self.name}' could not open its minimum of {self.ledger.minimum} connections: "
-                f"{str(error).rstrip('.') or type(error).__name__}. The pool goes on trying; see that the server runs."
-            ) from error
+            raise minimum_lacking(self.name, self.ledger.minimum, error) from error
 
     def _help(self) -> None:
         with self.lock:
@@ -390,7 +387,7 @@ class Lending:
             self._limits = (maximum, minimum, {str(lane): share for lane, share in shares.items()})
             for book in self.ledger.lanes.values():
                 if book.share <= 0:
-                    self.ledger.refuse_lane(book, self.line.no_share)
+                    self.ledger.refuse_lane(book, lambda lane: no_share(self.name, lane.lane))
             self.ledger.serve(time.monotonic())
             self.line.nudge()
         sync_upkeep.wake(self)

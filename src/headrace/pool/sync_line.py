@@ -6,7 +6,7 @@ import time
 from _thread import allocate_lock
 from typing import TYPE_CHECKING, Any, Final
 
-from headrace.pool.client_errors import ClientUsageError, pool_timeout
+from headrace.pool.client_errors import no_share, pool_timeout
 from headrace.pool.sync_opening import NEVER
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Line:
             if self.closed is not None:
                 raise self.closed()
             if book.share <= 0:
-                raise self.no_share(book)
+                raise no_share(self._name, book.lane)
             self._ledger.wait(book, wait, first=first)
             if not self.watched:
                 self.watched = True
@@ -163,11 +163,6 @@ class Line:
         if wait.member is None:
             raise wait.error or pool_timeout(self._name, str(book.lane), waited=0, share=0, used=0, ahead=0, holders=[])
         return wait.member
-
-    def no_share(self, book: LaneBook[Any]) -> ClientUsageError:
-        """Build the error of a lane that was left out."""
-        text = f"pool '{self._name}', lane '{book.lane}' has no share any more: a resize left it out. "
-        return ClientUsageError(text + "Give it one with `resize(lanes=...)`, or use another lane.")
 
     def nudge(self) -> None:
         """Wake as many waiting threads as may open a connection now, or one to keep the time of the next attempt."""
