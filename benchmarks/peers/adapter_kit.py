@@ -87,6 +87,18 @@ class Meter:
 METER: Final = Meter()
 
 
+def noop(number: int, text: str) -> None:
+    """Do nothing: the job of subjects that run plain functions, on threads."""
+    METER.mark(number, text)
+
+
+def sleep(number: int, text: str) -> None:
+    """Wait 10 ms, as above."""
+    METER.begin()
+    time.sleep(SLEEP_SECONDS)
+    METER.mark(number, text)
+
+
 class Adapter(abc.ABC):
     """One job queue, driven through its public interface.
 

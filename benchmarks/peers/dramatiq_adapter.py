@@ -11,26 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from typing import Any
 
 import dramatiq  # type: ignore[import-not-found, unused-ignore]  # lives in an environment of its own
-from adapter_kit import METER, SLEEP_CONCURRENCY, SLEEP_SECONDS, TEXT, Adapter, run
+from adapter_kit import SLEEP_CONCURRENCY, TEXT, Adapter, noop, run, sleep
 from dramatiq.brokers.redis import (  # type: ignore[import-not-found, unused-ignore]  # as above
     RedisBroker,
 )
 
 THREADS = int(os.environ.get("PEER_THREADS", "8"))
-
-
-def noop(number: int, text: str) -> None:
-    METER.mark(number, text)
-
-
-def sleep(number: int, text: str) -> None:
-    METER.begin()
-    time.sleep(SLEEP_SECONDS)
-    METER.mark(number, text)
 
 
 class DramatiqAdapter(Adapter):

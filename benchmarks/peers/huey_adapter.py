@@ -9,23 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from typing import Any
 
-from adapter_kit import METER, SLEEP_CONCURRENCY, SLEEP_SECONDS, TEXT, Adapter, run
+from adapter_kit import SLEEP_CONCURRENCY, TEXT, Adapter, noop, run, sleep
 from huey import RedisHuey  # type: ignore[import-not-found, unused-ignore]  # lives in an environment of its own
 
 THREADS = int(os.environ.get("PEER_THREADS", "1"))
-
-
-def noop(number: int, text: str) -> None:
-    METER.mark(number, text)
-
-
-def sleep(number: int, text: str) -> None:
-    METER.begin()
-    time.sleep(SLEEP_SECONDS)
-    METER.mark(number, text)
 
 
 class HueyAdapter(Adapter):

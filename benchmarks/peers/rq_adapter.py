@@ -9,24 +9,13 @@ handlers and times its jobs by a timer thread.
 from __future__ import annotations
 
 import asyncio
-import time
 
-from adapter_kit import METER, SLEEP_SECONDS, TEXT, Adapter, run
+from adapter_kit import TEXT, Adapter, run
 from redis import Redis
 from rq import Queue, SimpleWorker  # type: ignore[import-not-found, unused-ignore]  # lives in an environment of its own
 from rq.timeouts import TimerDeathPenalty  # type: ignore[import-not-found, unused-ignore]  # as above
 
 BATCH = 1_000
-
-
-def noop(number: int, text: str) -> None:
-    METER.mark(number, text)
-
-
-def sleep(number: int, text: str) -> None:
-    METER.begin()
-    time.sleep(SLEEP_SECONDS)
-    METER.mark(number, text)
 
 
 class ThreadWorker(SimpleWorker):  # type: ignore[misc, unused-ignore]  # as above
@@ -42,13 +31,13 @@ class RqAdapter(Adapter):
 
     async def enqueue_one(self, task: str, number: int) -> None:
         # Why by name: RQ refuses functions of the script that was started.
-        self.queue.enqueue(f"rq_adapter.{task}", number, TEXT, result_ttl=0)
+        self.queue.enqueue(f"adapter_kit.{task}", number, TEXT, result_ttl=0)
 
     async def enqueue_bulk(self, task: str, count: int) -> None:
         for start in range(0, count, BATCH):
             numbers = range(start, min(start + BATCH, count))
             self.queue.enqueue_many(
-                [Queue.prepare_data(f"rq_adapter.{task}", (number, TEXT), result_ttl=0) for number in numbers]
+                [Queue.prepare_data(f"adapter_kit.{task}", (number, TEXT), result_ttl=0) for number in numbers]
             )
 
     async def work(self, task: str) -> None:  # noqa: ARG002 one configuration is the best for both tasks
