@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import redis.exceptions
 from redis.exceptions import AuthenticationError, AuthorizationError, ResponseError
 
+from headrace.pool.backoff import BACKOFF_FIRST, BACKOFF_MOST
 from headrace.pool.client_errors import open_error
 from headrace.pool.loops import weakly
 from headrace.pool.transport import abort
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Back-off between the starts of two attempts, seconds: full jitter up to 20 ms, 40 ms ... and never above 500 ms.
-#: Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015 (full jitter).
-BACKOFF_FIRST: Final = 0.02
-BACKOFF_MOST: Final = 0.5
 #: Attempts under way at the same time while the server is away. One that hangs, since its packets vanish, must not keep
 #: the next from finding the server when it is back.
 AWAY_ATTEMPTS: Final = 4
@@ -234,13 +231,7 @@ class Opening:
             self._left(now, str(error) or type(error).__name__)
         away = now - (self.away_since or now)
         self._refused = is_final(error)
-        if self._refused:
-            waited = 0.0
-        elif away < self._options.reconnect_patience:
-            waited = self._options.reconnect_patience
-        else:
-            # Why: it has been away for long, so whoever has waited for this attempt need not wait for the next.
-            waited = min(self._options.reconnect_patience, HANGING / 10)
+        waited = patience_after(error, away, self._options.reconnect_patience)
         self._pool.refuse(lambda: open_error(self._pool.name, error, away), waited=waited)
         if self._refused:
             # Why: a login that was refused is tried again when somebody asks, or at the next upkeep, and not in a
@@ -273,3 +264,22 @@ def is_final(error: Exception) -> bool:
     if isinstance(error, AuthenticationError | AuthorizationError | ResponseError):
         return True
     return not isinstance(error, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError | OSError)
+
+
+def patience_after(error: Exception, away: float, patience: float) -> float:
+    """Return how long somebody has to have waited, seconds, to be told of an attempt that failed.
+
+    Args:
+        error: What the attempt raised.
+        away: Seconds since the server went away.
+        patience: The pool's `reconnect_patience`.
+
+    Example:
+        >>> lost, wrong = ConnectionRefusedError(), AuthenticationError("WRONGPASS")
+        >>> patience_after(lost, 0.2, 1.0), patience_after(lost, 5.0, 1.0), patience_after(wrong, 0.2, 1.0)
+        (1.0, 0.1, 0.0)
+    """
+    if is_final(error):
+        return 0.0
+    # Why: when it has been away for long, whoever has waited for this attempt need not wait for the next.
+    return patience if away < patience else min(patience, HANGING / 10)

@@ -13,8 +13,9 @@ import random
 import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from headrace.pool.backoff import BACKOFF_FIRST, BACKOFF_MOST
 from headrace.pool.client_errors import open_error
-from headrace.pool.opening import BACKOFF_FIRST, BACKOFF_MOST, HANGING, is_final
+from headrace.pool.opening import HANGING, is_final, patience_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +79,6 @@ class SyncOpening:
         self._ledger = ledger
         self._options = options
         self._backoff = BACKOFF_FIRST
-        self._patience_short = min(options.reconnect_patience, HANGING / 10)
         # How long one step of an attempt may take while the server is away; longer after each that hung for so long.
         self._hanging = HANGING
         self._next = 0.0
@@ -162,13 +162,7 @@ class SyncOpening:
         self._next = now + random.uniform(0.0, self._backoff)  # noqa: S311 - jitter, no secret
         self._backoff = min(BACKOFF_MOST, self._backoff * 2)
         away = now - self.away_since
-        if is_final(error):
-            waited = 0.0
-        elif away < self._options.reconnect_patience:
-            waited = self._options.reconnect_patience
-        else:
-            # Why: it has been away for long, so whoever has waited for this attempt need not wait for the next.
-            waited = self._patience_short
+        waited = patience_after(error, away, self._options.reconnect_patience)
         self._ledger.refuse(error_maker(self._pool.name, error, away), now, waited)
 
 
