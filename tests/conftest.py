@@ -12,11 +12,14 @@ from headrace import Headrace
 from headrace.ids import random_name
 from headrace.server import start_private_server
 from tests.support.cluster import Cluster
+from tests.support.crew import Crew
 from tests.support.keyspace import problems
+from tests.support.proxy import FaultProxy
 from tests.support.raw import Raw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from headrace.server import PrivateServer
 
@@ -74,3 +77,17 @@ def make_app(server: PrivateServer, prefix: str) -> Iterator[Callable[..., Headr
     yield make
     left = [row for app in made for row in app.census()]
     assert left == []
+
+
+@pytest.fixture
+def crew(server: PrivateServer, prefix: str) -> Iterator[Crew]:
+    """Worker processes and apps of one test; nothing of them is left behind."""
+    with Crew(server.url, prefix) as crew:
+        yield crew
+
+
+@pytest.fixture
+def proxy(server: PrivateServer, tmp_path: Path) -> Iterator[FaultProxy]:
+    """A way to the server that can be cut in the middle of a reply."""
+    with FaultProxy(tmp_path, server.url) as proxy:
+        yield proxy
