@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from headrace.keys import QueueKeys
-from tests.support.crew import DEADLINE, Crew
+from tests.support.crew import DEADLINE, Crew, produce
 from tests.support.keyspace import problems
 from tests.support.raw import Raw
 from tests.support.sentinel import SentinelGroup
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.apps.journal import JournalApp
     from tests.support.crew import WorkerProcess
 
 
@@ -27,16 +26,6 @@ if TYPE_CHECKING:
 def group(tmp_path: Path) -> Iterator[SentinelGroup]:
     with SentinelGroup(tmp_path / "group") as group:
         yield group
-
-
-async def produce(app: JournalApp, accepted: list[int], enough: asyncio.Event) -> None:
-    """Enqueue jobs until told to stop, and note each one that was accepted."""
-    number = 0
-    while not enough.is_set():
-        await app.step.enqueue_many([((number + at, 0.005),) for at in range(10)])
-        accepted += range(number, number + 10)
-        number += 10
-        await asyncio.sleep(0.005)
 
 
 async def goes_on(crew: Crew, worker: WorkerProcess, since: float) -> float:

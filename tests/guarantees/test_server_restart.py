@@ -7,24 +7,12 @@ import time
 from typing import TYPE_CHECKING
 
 from headrace.server import start_private_server
-from tests.support.crew import Crew
+from tests.support.crew import Crew, produce
 from tests.support.keyspace import problems
 from tests.support.raw import Raw
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from tests.apps.journal import JournalApp
-
-
-async def produce(app: JournalApp, accepted: list[int], enough: asyncio.Event) -> None:
-    """Enqueue jobs until told to stop, and note each one that was accepted."""
-    number = 0
-    while not enough.is_set():
-        await app.step.enqueue_many([((number + at, 0.005),) for at in range(10)])
-        accepted += range(number, number + 10)
-        number += 10
-        await asyncio.sleep(0.005)
 
 
 async def test_nothing_accepted_is_lost_when_the_server_is_killed_under_load(tmp_path: Path) -> None:

@@ -115,6 +115,16 @@ class WorkerProcess:
         self.says.join()
 
 
+async def produce(app: JournalApp, accepted: list[int], enough: asyncio.Event) -> None:
+    """Enqueue jobs until told to stop, and note each one that was accepted."""
+    number = 0
+    while not enough.is_set():
+        await app.step.enqueue_many([((number + at, 0.005),) for at in range(10)])
+        accepted += range(number, number + 10)
+        number += 10
+        await asyncio.sleep(0.005)
+
+
 class Crew:
     """The workers of one test, the pipe that their tasks write to, and apps beside them in this process."""
 
