@@ -24,6 +24,18 @@ if TYPE_CHECKING:
 QUEUES = ("one", "two", "three")
 
 
+async def run_everywhere(app: Headrace) -> list[str]:
+    """Run one job on each node, and return what they said."""
+
+    @app.task(queue="one", keep_result=60.0)
+    async def work() -> str:
+        return "done"
+
+    jobs = [await work.using(queue=queue).enqueue() for queue in QUEUES]
+    await work_off(app, QUEUES)
+    return [await job.result(timeout=DEADLINE) for job in jobs]
+
+
 async def test_one_worker_serves_queues_of_all_nodes(app: Headrace, cluster: Cluster) -> None:
     @app.task(queue="one", keep_result=60.0)
     async def double(number: int) -> int:
@@ -43,15 +55,7 @@ async def test_an_app_whose_url_names_one_node_finds_the_others(
 ) -> None:
     for node in cluster.nodes:
         async with opened(make_app(node.url)) as app:
-
-            @app.task(queue="one", keep_result=60.0)
-            async def work() -> str:
-                return "done"
-
-            jobs = [await work.using(queue=queue).enqueue() for queue in QUEUES]
-            await work_off(app, QUEUES)
-
-            assert [await job.result(timeout=DEADLINE) for job in jobs] == ["done"] * 3
+            assert await run_everywhere(app) == ["done"] * 3
 
 
 async def test_an_idle_worker_is_woken_on_every_node(app: Headrace) -> None:
@@ -191,14 +195,7 @@ async def test_the_user_and_password_of_the_url_are_those_of_every_node(
         node("ACL", "SETUSER", "t-app", "on", ">s3cret", "~*", "&*", "+@all")
     url = cluster.url.replace("://", "://t-app:s3cret@")
     async with opened(make_app(url)) as app:
-
-        @app.task(queue="one", keep_result=60.0)
-        async def work() -> str:
-            return "done"
-
-        jobs = [await work.using(queue=queue).enqueue() for queue in QUEUES]
-        await work_off(app, QUEUES)
-        results = [await job.result(timeout=DEADLINE) for job in jobs]
+        results = await run_everywhere(app)
     with pytest.raises(CommandRefused, match="WRONGPASS") as refused:
         async with make_app(url.replace("s3cret", "other")):
             pass
@@ -219,15 +216,7 @@ async def test_a_pool_too_small_for_the_nodes_is_refused_with_the_number_it_need
 
 async def test_an_app_on_the_smallest_pool_runs_a_worker(make_app: Callable[..., Headrace]) -> None:
     async with opened(make_app(redis_max_connections=17, redis_min_connections=1)) as app:
-
-        @app.task(queue="one", keep_result=60.0)
-        async def work() -> str:
-            return "done"
-
-        jobs = [await work.using(queue=queue).enqueue() for queue in QUEUES]
-        await work_off(app, QUEUES)
-
-        assert [await job.result(timeout=DEADLINE) for job in jobs] == ["done"] * 3
+        assert await run_everywhere(app) == ["done"] * 3
         assert app.pool.stats().total <= 17
 
 
