@@ -16,7 +16,7 @@ from headrace.pool.connection import ServerReplyError
 from headrace.pool.slots import Place
 from headrace.pool.sync_cluster_link import SyncClusterLink
 from headrace.pool.sync_link import SyncLink
-from headrace.resp import pack_command
+from headrace.resp import pack_command, parse_info
 from headrace.server import find_server
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ class Node:
         return reply
 
     def info(self, section: str) -> dict[str, str]:
-        text = self("INFO", section).decode()
-        return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        return parse_info(self("INFO", section))
 
     @property
     def url(self) -> str:
@@ -195,8 +194,7 @@ class ClusterRaw:
 
 
 def cluster_info(node: Node) -> dict[str, str]:
-    text = node("CLUSTER", "INFO").decode()
-    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    return parse_info(node("CLUSTER", "INFO"))
 
 
 def slot_ranges(node: Node) -> list[tuple[int, int, str]]:
