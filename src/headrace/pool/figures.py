@@ -1,4 +1,4 @@
-"""What a pool tells about itself: one frozen record of counts and times."""
+"""What a pool tells about itself: one frozen record of counts and times, and who holds a connection for long."""
 
 from __future__ import annotations
 
@@ -154,3 +154,15 @@ def read_stats(name: str, ledger: Ledger[Any], now: float) -> PoolStats:
         wait=ledger.waits.quantiles(now),
         response=ledger.responses.quantiles(now),
     )
+
+
+def find_held(name: str, ledger: Ledger[Any], limit: float, now: float) -> list[dict[str, object]]:
+    """Return the facts about each connection held for at least `limit` seconds, each once; none without a limit."""
+    found: list[dict[str, object]] = []
+    for member in ledger.leased.values() if limit else ():
+        if not member.reported and now - member.since >= limit:
+            member.reported = True
+            holder = member.holder(now)
+            facts: dict[str, object] = {"pool": name, "lane": holder.lane, "held_s": round(holder.held, 1)}
+            found.append(facts | {"owner": holder.owner, "purpose": holder.purpose, "place": holder.place})
+    return found

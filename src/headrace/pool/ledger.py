@@ -164,11 +164,17 @@ class Ledger(Generic[C]):
         """Take out the waiters whose time is up, each with the number that wait before it; the caller refuses each."""
         for book in self.lanes.values():
             for waiter, ahead in book.late(now):
-                if self.leave(book, waiter):
-                    book.timeouts += 1
-                    self.timeouts_total += 1
-                    self.waits.current.record(now - waiter.since)
+                if self.time_out(book, waiter, now):
                     yield book, waiter, ahead
+
+    def time_out(self, book: LaneBook[C], waiter: Waiter[Member[C]], now: float) -> bool:
+        """Take out a waiter whose time is up, and count that; returns False when it is not there any more."""
+        if not self.leave(book, waiter):
+            return False
+        book.timeouts += 1
+        self.timeouts_total += 1
+        self.waits.current.record(now - waiter.since)
+        return True
 
     def next_deadline(self) -> float | None:
         """Return when the next waiter has to be told that its time is up."""

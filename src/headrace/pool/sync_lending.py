@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 from headrace.census import Census, Kind
 from headrace.errors import UsageError
 from headrace.pool.client_errors import ClientPoolClosed, minimum_lacking, no_share, pool_closed
-from headrace.pool.figures import PoolStats, read_stats
+from headrace.pool.figures import PoolStats, find_held, read_stats
 from headrace.pool.ledger import BROKEN, ENDED_IDLE, Ledger
 from headrace.pool.loops import watch_forks
 from headrace.pool.sync_exhaustion import Exhaustion
 from headrace.pool.sync_line import Line
 from headrace.pool.sync_opening import SyncOpening
 from headrace.pool.sync_socket import TORN, answers, file_numbers, is_clean
-from headrace.pool.sync_tending import Helpers, find_held, retire_dead
+from headrace.pool.sync_tending import Helpers, retire_dead
 from headrace.pool.sync_upkeep import sync_upkeep
 from headrace.pool.transport import blind
 

@@ -224,10 +224,7 @@ class Line:
 
     def _timed_out(self, book: LaneBook[Any], wait: ThreadWait, now: float) -> Exception:
         ahead = sum(1 for other in book.waiters if other.since < wait.since)
-        self._ledger.leave(book, wait)
-        book.timeouts += 1
-        self._ledger.timeouts_total += 1
-        self._ledger.waits.current.record(now - wait.since)
+        self._ledger.time_out(book, wait, now)
         return pool_timeout(
             self._name,
             str(book.lane),

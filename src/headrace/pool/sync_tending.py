@@ -1,4 +1,4 @@
-"""What a pool for threads does when nobody calls it: dead connections, long holds, threads that open the minimum."""
+"""What a pool for threads does when nobody calls it: dead connections, threads that open the minimum."""
 
 from __future__ import annotations
 
@@ -94,15 +94,3 @@ def retire_dead(ledger: Ledger[Any], pushes: Callable[[], bool]) -> list[Member[
         ledger.retire_idle(member)
         ledger.count_broken(ENDED_IDLE)
     return dead
-
-
-def find_held(name: str, ledger: Ledger[Any], limit: float, now: float) -> list[dict[str, object]]:
-    """Return the facts about each connection held for longer than `limit` seconds, once; called under the lock."""
-    found: list[dict[str, object]] = []
-    for member in ledger.leased.values() if limit else ():
-        if not member.reported and now - member.since >= limit:
-            member.reported = True
-            holder = member.holder(now)
-            facts: dict[str, object] = {"pool": name, "lane": holder.lane, "held_s": round(holder.held, 1)}
-            found.append(facts | {"owner": holder.owner, "purpose": holder.purpose, "place": holder.place})
-    return found

@@ -9,6 +9,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
+from headrace.pool.figures import find_held
 from headrace.pool.loops import weakly
 
 if TYPE_CHECKING:
@@ -83,8 +84,9 @@ class Upkeep:
         self._ledger.turn(now)
         self.look_for_recovery(now)
         self._pool.retire(self._ledger.retire_surplus(now, self._options.idle_timeout))
-        if self._options.held_warn:
-            report_held(self._pool.name, self._ledger, self._options.held_warn, now)
+        # It is not taken back.
+        for facts in find_held(self._pool.name, self._ledger, self._options.held_warn, now):
+            logger.warning("connection held too long", extra=facts)
         self._pool.need()
         interval = self._options.stats_interval
         if interval and now - self._logged >= interval * 0.95:
@@ -140,23 +142,3 @@ class Upkeep:
         # The edge of a subscriber: whoever releases a connection has no part in its faults.
         except Exception:
             logger.exception("subscriber of a pool failed", extra={"pool": self._pool.name, "event": event})
-
-
-def report_held(name: str, ledger: Ledger[AbstractConnection], limit: float, now: float) -> None:
-    """Report each connection that is held for longer than `limit` seconds, once; it is not taken back."""
-    for member in ledger.leased.values():
-        if member.reported or now - member.since < limit:
-            continue
-        member.reported = True
-        holder = member.holder(now)
-        logger.warning(
-            "connection held too long",
-            extra={
-                "pool": name,
-                "lane": holder.lane,
-                "held_s": round(holder.held, 1),
-                "owner": holder.owner,
-                "purpose": holder.purpose,
-                "place": holder.place,
-            },
-        )
