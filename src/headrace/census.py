@@ -102,9 +102,8 @@ class Entry:
 
     def row(self) -> CensusRow:
         """Give the entry as people see it."""
-        # The part below the package is enough to find it: site-packages may be deep.
-        place = "/".join(self._file.replace("\\", "/").split("/")[-2:])
-        return CensusRow(self.kind, self.name, self.owner, time.monotonic() - self._opened, f"{place}:{self._line}")
+        place = name_line(self._file, self._line)
+        return CensusRow(self.kind, self.name, self.owner, time.monotonic() - self._opened, place)
 
 
 class Census:
@@ -324,6 +323,17 @@ _censuses: weakref.WeakSet[Census] = weakref.WeakSet()
 def all_censuses() -> list[Census]:
     """Return every census of this process that somebody still holds."""
     return list(_censuses)
+
+
+def name_line(file: str, line: int) -> str:
+    """Name a line of code by the last two parts of its path: enough to find it, and site-packages may be deep.
+
+    Example:
+        >>> name_line("/usr/lib/headrace/worker/running.py", 114)
+        'worker/running.py:114'
+    """
+    short = "/".join(file.replace("\\", "/").split("/")[-2:])
+    return f"{short}:{line}"
 
 
 def report(rows: list[CensusRow]) -> str:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 
-from headrace.census import PACKAGE, Census, Entry, Kind, all_censuses
+from headrace.census import PACKAGE, Census, Entry, Kind, all_censuses, name_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -305,7 +305,7 @@ def _place(frame: FrameType | None) -> str:
     while frame is not None:
         name = frame.f_code.co_filename
         if not name.startswith((*_STANDARD, "<")):
-            line = f"{'/'.join(name.split('/')[-2:])}:{frame.f_lineno}"
+            line = name_line(name, frame.f_lineno)
             if "site-packages" not in name and not name.startswith(PACKAGE):
                 return line
             fallback = fallback or line
@@ -326,7 +326,7 @@ def _made(place: str) -> str:
 def _describe_task(task: asyncio.Task[Any]) -> str:
     coro = task.get_coro()
     code = getattr(coro, "cr_code", None)
-    where = f" at {'/'.join(code.co_filename.split('/')[-2:])}:{code.co_firstlineno}" if code is not None else ""
+    where = f" at {name_line(code.co_filename, code.co_firstlineno)}" if code is not None else ""
     return f"task '{task.get_name()}' runs {getattr(coro, '__qualname__', coro)}{where}"
 
 
