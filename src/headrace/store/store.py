@@ -93,7 +93,7 @@ class Store:
         keep: float = 604_800.0,
     ) -> None:
         self.prefix = prefix
-        self._keep = (keep_count, round(keep * 1000))
+        self.keep(keep_count, keep)
         self._where = where
         self._queues: dict[tuple[str, str | None], QueueCalls] = {}
 
