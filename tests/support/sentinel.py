@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from headrace.pool.sync_link import SyncLink
 from headrace.resp import pack_command
 from headrace.server import start_private_server
 from headrace.server.binary import find_server
+from tests.support.cluster import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -166,9 +166,7 @@ class SentinelGroup:
         return [server.port for server in self.servers].index(int(named))
 
     def _start_sentinel(self, number: int) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
+        (port,) = free_ports(1)
         folder = self.folder / f"sentinel{number}"
         folder.mkdir(parents=True)
         config = folder / "sentinel.conf"
