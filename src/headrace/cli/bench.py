@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from headrace.cli.bench_size import size
+from headrace.cli.interrupt import run_interruptibly
 from headrace.cli.output import EXIT_FAILED, fail, print_facts, print_table
 from headrace.errors import OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
     from headrace.bench.incident.run import IncidentReport
 
-T = TypeVar("T")
-#: As a shell reports a command that SIGINT ended.
-EXIT_INTERRUPTED = 130
 INCIDENT = "incident"
 
 bench = typer.Typer(name="bench", invoke_without_command=True)
@@ -105,7 +99,9 @@ def _measure(asked: Asked, compare: str | None, gate: str | None, json_file: Pat
         raise OptionError(f"--gate {gate}: there is nothing to hold the figures against. Add --compare REPORT.json.")
     earlier = None if compare is None else read_report(Path(compare))
     names = _choose(asked.only, (*WORKLOADS, *MEASURES))
-    report = run_interruptibly(lambda: run_bench(Plan(names, asked.repeats, asked.scale, asked.seed), tell))
+    report = run_interruptibly(
+        lambda: run_bench(Plan(names, asked.repeats, asked.scale, asked.seed), tell), "benchmark"
+    )
     print_facts(report.facts.items())
     typer.echo()
     print_table(COLUMNS, figure_rows(report.figures), right=COLUMNS[2:])
@@ -143,7 +139,8 @@ def _compare_peers(compare: str, scale: float, repeats: int, json_file: Path | N
     names = check_peers(compare)
     count = max(100, round(5_000 * scale))
     code = run_interruptibly(
-        lambda: compare_peers(names, count=count, repeats=repeats, json_file=json_file and json_file.absolute())
+        lambda: compare_peers(names, count=count, repeats=repeats, json_file=json_file and json_file.absolute()),
+        "benchmark",
     )
     if code:
         raise typer.Exit(EXIT_FAILED)
@@ -169,7 +166,7 @@ def _compare_incident(scale: float, connections: int, outputs: Outputs) -> None:
         check_marks(write, INCIDENT)
     workload = Workload(connections=connections)
     workload = workload if scale == 1.0 else workload.shortened(scale)
-    report = run_interruptibly(lambda: compare_incident(workload, tell))
+    report = run_interruptibly(lambda: compare_incident(workload, tell), "benchmark")
     _print_incident(report)
     if json_file is not None:
         write_json(json_file, report)
@@ -198,26 +195,6 @@ def _print_incident(report: IncidentReport) -> None:
 def tell(line: str) -> None:
     """Say what is being done; what was found goes to the standard output."""
     typer.echo(line, err=True)
-
-
-def run_interruptibly(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine; Ctrl+C and SIGTERM cancel it, so that it can clean up.
-
-    Raises:
-        typer.Exit: It was interrupted.
-    """
-
-    async def run() -> T:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - asyncio.run makes one
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        return await work()
-
-    try:
-        return asyncio.run(run())
-    except (KeyboardInterrupt, asyncio.CancelledError) as error:
-        typer.echo("Interrupted. No process, key or file of the benchmark is left.", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from error
 
 
 def write_json(path: Path, report: object) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headrace.cli.interrupt import run_interruptibly
 from headrace.cli.output import EXIT_FAILED, fail, is_terminal, print_facts, print_table
 from headrace.errors import OptionError
 
@@ -46,13 +47,13 @@ def size(
     """
     from headrace.bench.choice import Profile
     from headrace.bench.size import measure_size
-    from headrace.cli.bench import run_interruptibly, tell, write_json, write_plots
+    from headrace.cli.bench import tell, write_json, write_plots
 
     for option, path in (("--json", json_file), ("--plots", plots)):
         if path is not None and not path.parent.is_dir():
             raise OptionError(f"{option} {path}: there is no folder {path.parent}. Make it first, or name another one.")
     profile = Profile(wait_ms, cpu_ms, calls)
-    report = run_interruptibly(lambda: measure_size(profile, goal, tell, seconds))
+    report = run_interruptibly(lambda: measure_size(profile, goal, tell, seconds), "benchmark")
     _print(report)
     if json_file is not None:
         write_json(json_file, report)

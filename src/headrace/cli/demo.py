@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 from pathlib import Path  # noqa: TC003 - typer reads the annotations when it runs
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headrace.cli.interrupt import run_interruptibly
 from headrace.cli.output import EXIT_FAILED, JsonOption, print_json
 from headrace.errors import OptionError
 
 if TYPE_CHECKING:
     from headrace.demo.display import Display
     from headrace.demo.scene import DemoReport
-
-#: As a shell reports a command that SIGINT ended.
-EXIT_INTERRUPTED = 130
 
 
 def demo(
@@ -41,11 +37,7 @@ def demo(
     from headrace.demo.display import NoDisplay, make_console, make_display, print_report, write_svg
 
     console = make_console()
-    try:
-        report = asyncio.run(_run(jobs, NoDisplay() if as_json else make_display(console)))
-    except (KeyboardInterrupt, asyncio.CancelledError) as error:
-        typer.echo("Interrupted. No process, key or file of the demonstration is left.", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from error
+    report = run_interruptibly(lambda: _run(jobs, NoDisplay() if as_json else make_display(console)), "demonstration")
     if as_json:
         print_json(report)
     else:
@@ -59,9 +51,5 @@ def demo(
 async def _run(jobs: int | None, display: Display) -> DemoReport:
     from headrace.demo.run import run_demo
 
-    # Why: asyncio.run turns SIGINT into a cancellation; SIGTERM shall clean up in the same way.
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - asyncio.run makes one
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     with display:
         return await run_demo(jobs=jobs, show=display.show, interval=display.interval)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import signal
 import sys
 from pathlib import Path  # noqa: TC003 - typer reads the annotations when it runs
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headrace.cli.connect import UrlOption  # noqa: TC001 - typer reads the annotations
+from headrace.cli.interrupt import run_interruptibly
 from headrace.cli.output import JsonOption  # noqa: TC001 - as above
 from headrace.errors import OptionError
 
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from headrace.verify.course import Course
     from headrace.verify.run import Found
 
-#: As a shell reports a command that SIGINT ended.
-EXIT_INTERRUPTED = 130
 #: A soak takes at least and at most so long, seconds.
 SOAK_LEAST = 60.0
 SOAK_MOST = 86_400.0
@@ -63,12 +60,8 @@ def verify(
         return
     # What the faults make this process log is part of them; the logs of the workers are what counts.
     logging.getLogger("headrace").addHandler(logging.NullHandler())
-    course = _choose(soak, quick=quick)
-    try:
-        found = asyncio.run(_run(course, url, app, _teller(), destructive=destructive))
-    except (KeyboardInterrupt, asyncio.CancelledError) as error:
-        typer.echo("Interrupted. No process, key or file of the verification is left.", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from error
+    course, tell = _choose(soak, quick=quick), _teller()
+    found = run_interruptibly(lambda: _run(course, url, app, tell, destructive=destructive), "verification")
     _show(found, report, junit, as_json=as_json)
     raise typer.Exit(found.verdict.exit_code)
 
@@ -165,8 +158,4 @@ def _teller() -> Callable[[str], None]:
 async def _run(course: Course, url: str | None, app: str, tell: Callable[[str], None], *, destructive: bool) -> Found:
     from headrace.verify.run import verify as run
 
-    # Why: asyncio.run turns SIGINT into a cancellation; SIGTERM shall clean up in the same way.
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - asyncio.run makes one
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     return await run(course, url=url, app=app, destructive=destructive, tell=tell)
