@@ -44,3 +44,17 @@ def parse_info(reply: Any) -> dict[str, str]:
     """
     text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else reply if isinstance(reply, str) else ""
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+
+
+def parse_config(reply: Any) -> str | None:
+    """Read the value in the reply of CONFIG GET with one name, of RESP2 or RESP3; a refusal is None.
+
+    Example:
+        >>> parse_config({b"maxclients": b"10000"}), parse_config([b"maxclients", b"64"]), parse_config(ValueError())
+        ('10000', '64', None)
+    """
+    if isinstance(reply, dict):
+        reply = [part for pair in reply.items() for part in pair]
+    if not isinstance(reply, list) or len(reply) < 2 or not isinstance(reply[1], bytes):  # noqa: PLR2004 - name and value
+        return None
+    return reply[1].decode("utf-8", "replace")

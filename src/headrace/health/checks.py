@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from headrace.errors import ServerTooOld
 from headrace.health.facts import Facts, used_memory
 from headrace.health.verdict import Check, CheckStatus, Finding, Status
-from headrace.resp import pack_command
+from headrace.resp import pack_command, parse_config
 from headrace.server import check_server_version
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Seen:
 def parse_answers(answers: Sequence[Any]) -> tuple[str | None, str | None, SlowCommands | None]:
     """Read the replies to `QUESTIONS`: save, appendfsync, and the slow log; None for each that was refused."""
     save, fsync, slow = answers
-    return _config(save), _config(fsync), _slow(slow)
+    return parse_config(save), parse_config(fsync), _slow(slow)
 
 
 def run_checks(seen: Seen) -> tuple[Check, ...]:
@@ -278,15 +278,6 @@ CHECKS: Final[tuple[Callable[[Seen], Check], ...]] = (
     check_eviction, check_persistence, check_replication, check_clients, check_memory, check_slow_log, check_version,
     check_skew, check_blocked,
 )  # fmt: skip
-
-
-def _config(reply: Any) -> str | None:
-    """Read one value of CONFIG GET, whose reply is a map or a flat list."""
-    if isinstance(reply, dict):
-        reply = [part for pair in reply.items() for part in pair]
-    if not isinstance(reply, list) or len(reply) < 2 or not isinstance(reply[1], bytes):  # noqa: PLR2004 - name and value
-        return None
-    return reply[1].decode(errors="replace")
 
 
 def _slow(reply: Any) -> SlowCommands | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from headrace.health.verdict import Finding, Status
+from headrace.resp import parse_info
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,11 +73,7 @@ class Facts:
     """
 
     def __init__(self, reply: bytes | str | Mapping[str, str]) -> None:
-        if isinstance(reply, bytes):
-            reply = reply.decode(errors="replace")
-        if isinstance(reply, str):
-            reply = dict(line.split(":", 1) for line in reply.splitlines() if ":" in line)
-        self.fields: Mapping[str, str] = reply
+        self.fields: Mapping[str, str] = parse_info(reply) if isinstance(reply, (bytes, str)) else reply
 
     def text(self, name: str) -> str | None:
         """Return a field, None when it is not there."""

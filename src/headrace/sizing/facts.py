@@ -6,12 +6,12 @@ import contextlib
 import os
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from headrace.errors import CommandRefused
-from headrace.resp import pack_command, parse_info
+from headrace.resp import pack_command, parse_config, parse_info
 from headrace.sizing.demand import Demand, Member, ServerFacts, head_room
 
 if TYPE_CHECKING:
@@ -71,7 +71,12 @@ def measure_borrowed(stats: PoolStats) -> int | None:
 
 
 def encode_demand(demand: Demand) -> bytes:
-    """Return the note of a process in the budget."""
+    """Return the note of a process in the budget.
+
+    Example:
+        >>> encode_demand(Demand(workers=1, slots=5))
+        b'{"workers":1,"slots":5,"borrowed":null,"dashboards":0,"auto":false}'
+    """
     return _encoder.encode(demand)
 
 
@@ -109,7 +114,7 @@ async def ask_server(client: Client) -> tuple[ServerFacts, int]:
     if maxclients is not None:
         return ServerFacts(maxclients, clients, "INFO"), now_ms
     (reply,) = await client.roundtrip(pack_command("CONFIG", "GET", "maxclients"), 1)
-    maxclients = parse_config(reply)
+    maxclients = _whole(parse_config(reply))
     return ServerFacts(maxclients, clients, "unknown" if maxclients is None else "CONFIG"), now_ms
 
 
@@ -148,19 +153,5 @@ async def find_ghosts(client: Client, members: Sequence[Member]) -> list[str]:
     return [member.process for member in members if member.process.rpartition(":")[0] not in there]
 
 
-def parse_config(reply: Any) -> int | None:
-    """Read the reply of CONFIG GET with one name, of RESP2 or RESP3; a refusal is None.
-
-    Example:
-        >>> parse_config({b"maxclients": b"10000"}), parse_config([b"maxclients", b"64"]), parse_config(ValueError())
-        (10000, 64, None)
-    """
-    if isinstance(reply, dict):
-        return _whole(next(iter(reply.values()), None))
-    pair = 2
-    return _whole(reply[1]) if isinstance(reply, list) and len(reply) == pair else None
-
-
-def _whole(value: Any) -> int | None:
-    text = value.decode("ascii", "replace") if isinstance(value, bytes) else value
-    return int(text) if isinstance(text, str) and text.isdecimal() else None
+def _whole(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdecimal() else None
