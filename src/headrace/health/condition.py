@@ -43,11 +43,6 @@ class Condition:
         """The server and the way to it, as of the last sign."""
         return self.machine.status
 
-    @property
-    def is_quiet(self) -> bool:
-        """Whether it is healthy and nothing points elsewhere."""
-        return self.status is Status.HEALTHY and not self.machine.undecided
-
     def take(self, *findings: Finding, sign: Status | None = None) -> bool:
         """Take what one look has seen; tells whether the status changed.
 
@@ -65,7 +60,7 @@ class Condition:
         after = self.machine.feed(sign, sure=any(finding.sure for finding in findings))
         if after is not before:
             self._tell(before, after, now)
-        if self.is_quiet:
+        if self.machine.is_quiet:
             self._sign_at = 0.0
         return after is not before
 

@@ -49,11 +49,6 @@ class LoopWatch:
         """Take another threshold, in seconds."""
         self._threshold = threshold
 
-    @property
-    def is_quiet(self) -> bool:
-        """Whether the loop is healthy and nothing points elsewhere."""
-        return self.machine.status is Status.HEALTHY and not self.machine.undecided
-
     def start(self) -> None:
         """Begin to look."""
         self.blocked = self._longest = 0.0

@@ -47,8 +47,6 @@ LOOK_AGAIN: Final = 0.25
 DOUBLINGS: Final = 16
 #: The loop is looked at for this long at least, seconds.
 LOOP_LOOK: Final = 0.02
-#: INFO is asked for after so many intervals also where other calls tell the latency.
-FACTS_INTERVALS: Final = 1
 
 
 class Monitor:
@@ -203,6 +201,10 @@ class Monitor:
     def _is_worsening(self) -> bool:
         return self._condition.machine.worsening or self._watch.machine.worsening
 
+    @property
+    def _is_quiet(self) -> bool:
+        return self._condition.machine.is_quiet and self._watch.machine.is_quiet
+
     async def _due(self) -> None:
         # Why only here: who looks out of curiosity shall not make the clock look less often.
         self._patience = min(self._patience + 1, DOUBLINGS)
@@ -220,7 +222,7 @@ class Monitor:
         if self._condition.machine.undecided or self._watch.machine.undecided:
             self._patience = 0
         wait = self._interval
-        if not (self._condition.is_quiet and self._watch.is_quiet):
+        if not self._is_quiet:
             wait = min(self._interval, LOOK_AGAIN * 2**self._patience)
         self._alarm.set(self._clock.now() + wait)
 
@@ -279,12 +281,9 @@ class Monitor:
         if seconds > self._threshold:
             # Why: the call may be a long script of ours; only a probe can tell what the time went to.
             self.suspect()
-        elif self._condition.is_quiet and self._watch.is_quiet and now - self._facts_at < self._facts_age:
+        elif self._is_quiet and now - self._facts_at < self._interval:
+            # Why the age: INFO is asked for each interval also where other calls tell the latency.
             self._alarm.set(now + self._interval)
-
-    @property
-    def _facts_age(self) -> float:
-        return FACTS_INTERVALS * self._interval
 
     def _answer(self, reply: Any, sent: float, received: float, blocked: float, *, timed: bool) -> None:
         """Take an answer: when it was asked for and came (perf_counter), how long the loop was blocked meanwhile."""
@@ -336,7 +335,7 @@ class Monitor:
     def _take(self, *findings: Any, sign: Status | None = None) -> None:
         if self._condition.take(*findings, sign=sign):
             self._patience = 0
-        if self._condition.is_quiet:
+        if self._condition.machine.is_quiet:
             self._slow.clear()
 
     # Verdict

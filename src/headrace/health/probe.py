@@ -150,6 +150,11 @@ class Machine:
         return bool(self._worse() or self.progress[0])
 
     @property
+    def is_quiet(self) -> bool:
+        """Whether it is healthy and nothing points elsewhere."""
+        return self.status is Status.HEALTHY and not self.undecided
+
+    @property
     def worsening(self) -> bool:
         """Whether another look may show that it has got worse."""
         return bool(self._worse(2))
