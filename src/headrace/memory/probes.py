@@ -57,24 +57,22 @@ def read_peak() -> int:
 
 def read_peak_of(pid: int) -> int:
     """Return the largest resident size that another process ever had, in bytes; 0 where the system does not tell it."""
-    try:
-        text = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    for line in text.splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1_024
-    return 0
+    return _read_field(f"/proc/{pid}/status", "VmHWM:") or 0
 
 
 def read_proportional() -> int | None:
     """Return the resident size with shared pages counted by share (PSS), in bytes; None where it cannot be read."""
+    return _read_field("/proc/self/smaps_rollup", "Pss:")
+
+
+def _read_field(path: str, name: str) -> int | None:
+    """Return the bytes of a line such as `VmHWM: 20480 kB`, None where there is no such file or line."""
     try:
-        text = Path("/proc/self/smaps_rollup").read_text()
+        text = Path(path).read_text()
     except OSError:
         return None
     for line in text.splitlines():
-        if line.startswith("Pss:"):
+        if line.startswith(name):
             return int(line.split()[1]) * 1_024
     return None
 
