@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -49,6 +50,15 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Figures)
 
 
+def total_figures(followers: Iterable[Follower]) -> Counter[str]:
+    """Count the workers of this process, and add up their figures."""
+    told = [figures for follower in followers if (figures := follower.figures()) is not None]
+    totals = Counter(workers=len(told))
+    for figures in told:
+        totals.update(figures)
+    return totals
+
+
 def encode_figures(app_id: str, pool: Any, followers: Iterable[Follower]) -> bytes:
     """Write the figures of this process.
 
@@ -58,7 +68,7 @@ def encode_figures(app_id: str, pool: Any, followers: Iterable[Follower]) -> byt
         followers: Its running workers.
     """
     stats = pool.stats()
-    told = [figures for follower in followers if (figures := follower.figures()) is not None]
+    totals = total_figures(followers)
     return _encoder.encode(
         Figures(
             app=app_id,
@@ -68,10 +78,10 @@ def encode_figures(app_id: str, pool: Any, followers: Iterable[Follower]) -> byt
             pool_total=stats.total,
             # Why not the highest of the last minute: it would count what was before a change as after it.
             pool_waiting=stats.waiting,
-            workers=len(told),
-            concurrency=sum(figures["concurrency"] for figures in told),
-            running=sum(figures["running"] for figures in told),
-            buffered=sum(figures["buffered"] for figures in told),
+            workers=totals["workers"],
+            concurrency=totals["concurrency"],
+            running=totals["running"],
+            buffered=totals["buffered"],
         )
     )
 

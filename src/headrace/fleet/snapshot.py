@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
+from headrace.fleet.figures import total_figures
 from headrace.memory.process import governor
 
 if TYPE_CHECKING:
@@ -185,22 +186,18 @@ def take_snapshot(app_id: str, app: Shown, followers: Iterable[Follower]) -> Sna
         app: The open app.
         followers: Its running workers.
     """
-    figures = [told for follower in followers if (told := follower.figures()) is not None]
-
-    def total(name: str) -> int:
-        return sum(told.get(name, 0) for told in figures)
-
+    totals = total_figures(followers)
     return Snapshot(
         app=app_id,
         host=socket.gethostname()[:TEXT],
         pid=os.getpid(),
         at=time.time(),
-        workers=len(figures),
-        concurrency=total("concurrency"),
-        running=total("running"),
-        buffered=total("buffered"),
-        completed=total("completed"),
-        failed=total("failed"),
+        workers=totals["workers"],
+        concurrency=totals["concurrency"],
+        running=totals["running"],
+        buffered=totals["buffered"],
+        completed=totals["completed"],
+        failed=totals["failed"],
         counts={str(kind): count for kind, count in app.census_book.counts().items()},
         census=_census(app.census_book),
         duties=_duties(app.clock),
