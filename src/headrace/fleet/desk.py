@@ -21,6 +21,7 @@ from headrace.settings_fleet import (
     check_values,
     encode_version,
 )
+from headrace.sizing.facts import UNSEEN
 from headrace.store.versions import Versions
 
 if TYPE_CHECKING:
@@ -52,8 +53,6 @@ if TYPE_CHECKING:
 
 A = TypeVar("A", "Figures", "Snapshot")
 
-#: A worker that has not registered for this long is not waited for, seconds; it registers each minute.
-SEEN_WITHIN: Final = 150.0
 #: Between two looks at what workers have taken, seconds: an operator's wait, not a worker's.
 LOOK: Final = 0.05
 
@@ -178,7 +177,7 @@ class Fleet:
         found = await self._office.store.workers(self._office.control)
         (reply,) = await self._office.control.roundtrip(pack_command("TIME"), 1)
         now = int(reply[0])
-        return {name: facts for name, facts in sorted(found.items()) if now - facts.seen <= SEEN_WITHIN}
+        return {name: facts for name, facts in sorted(found.items()) if now - facts.seen <= UNSEEN}
 
     async def wait_until_taken(self, number: int, *, timeout: float = 5.0) -> Reach:
         """Wait until every worker has taken a version, or refused it.
