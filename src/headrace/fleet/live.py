@@ -19,12 +19,12 @@ from headrace.fleet.log_reports import LogReports
 from headrace.logs import change_logs
 from headrace.resp import pack_command
 from headrace.settings import SETTINGS, VARIABLES, Settings, source_of
-from headrace.settings_fleet import NO_VERSION, Version
 from headrace.store.versions import Versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from headrace.settings_fleet import Version
     from headrace.worker.host import Follower, Host
 
 logger = logging.getLogger(__name__)
@@ -269,6 +269,3 @@ class LiveSettings:
 
 def _changes(variable: str) -> str:
     return VARIABLES[variable].change if variable in VARIABLES else ""
-
-
-__all__ = ["NO_VERSION", "LiveSettings", "Taken"]

@@ -15,7 +15,7 @@ import msgspec
 from headrace.pool.lanes import MOST_CONNECTIONS, Lane, app_shares
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 #: Clients that borrow at the same time in a process without workers, as long as nothing was measured.
 ASSUMED_BORROWERS: Final = 10
@@ -332,13 +332,3 @@ def head_room(mean: float) -> int:
         [0, 3, 24, 120]
     """
     return math.ceil(mean + 2.0 * math.sqrt(mean))
-
-
-def needs_by_lane(shares: Mapping[Lane, int]) -> str:
-    """Return shares as one text for a log line.
-
-    Example:
-        >>> needs_by_lane({Lane.CONTROL: 1, Lane.USER: 3})
-        'control:1 user:3'
-    """
-    return " ".join(f"{lane}:{share}" for lane, share in shares.items())
