@@ -66,12 +66,18 @@ def prefix(raw: Raw) -> Iterator[str]:
 
 
 @pytest.fixture
-def make_app(server: PrivateServer, prefix: str) -> Iterator[Callable[..., Headrace]]:
+def server_url(server: PrivateServer) -> str:
+    """Where apps find the server unless a test says otherwise."""
+    return server.url
+
+
+@pytest.fixture
+def make_app(server_url: str, prefix: str) -> Iterator[Callable[..., Headrace]]:
     """Make apps below the prefix of the test; each must have closed to an empty census at its end."""
     made: list[Headrace] = []
 
     def make(url: str | None = None, **settings: Any) -> Headrace:
-        made.append(Headrace(url or server.url, settings={"prefix": prefix, **settings}))
+        made.append(Headrace(url or server_url, settings={"prefix": prefix, **settings}))
         return made[-1]
 
     yield make

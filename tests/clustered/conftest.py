@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from headrace import Headrace
 from tests.support.cluster import ClusterRaw
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
+    from headrace import Headrace
     from tests.support.cluster import Cluster
 
 
@@ -23,17 +23,9 @@ def raw(cluster: Cluster) -> Iterator[ClusterRaw]:
 
 
 @pytest.fixture
-def make_app(cluster: Cluster, prefix: str) -> Iterator[Callable[..., Headrace]]:
-    """Make apps below the prefix of the test; each must have closed to an empty census at its end."""
-    made: list[Headrace] = []
-
-    def make(url: str | None = None, **settings: Any) -> Headrace:
-        made.append(Headrace(url or cluster.url, settings={"prefix": prefix, **settings}))
-        return made[-1]
-
-    yield make
-    left = [row for app in made for row in app.census()]
-    assert left == []
+def server_url(cluster: Cluster) -> str:
+    """Where apps find the cluster unless a test says otherwise."""
+    return cluster.url
 
 
 @pytest.fixture
