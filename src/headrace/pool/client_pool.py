@@ -17,13 +17,11 @@ import redis.asyncio
 from redis.asyncio.connection import Connection
 from redis.event import AsyncAfterConnectionReleasedEvent
 
-from headrace.errors import OptionError
 from headrace.pool.client_errors import ClientOptionError
 from headrace.pool.core import Core
 from headrace.pool.figures import PoolStats, read_stats
 from headrace.pool.holders import Holder, find_place
-from headrace.pool.lanes import Lane, check_maximum, is_whole, parse_shares, scale_shares
-from headrace.pool.ledger import LaneBook, Ledger
+from headrace.pool.limits import DEFAULT_MAXIMUM, find_lane, make_ledger, plan_limits
 from headrace.pool.options import LONGEST_WAIT, read_number, take_options
 
 if TYPE_CHECKING:
@@ -37,9 +35,9 @@ if TYPE_CHECKING:
 
     from headrace.census import Census
     from headrace.clock import Clock
+    from headrace.pool.lanes import Lane
+    from headrace.pool.ledger import LaneBook
 
-#: Connections of a pool whose maximum is not given, as redis-py 8 has it.
-DEFAULT_MAXIMUM = 100
 _now = time.monotonic
 _running_loop = asyncio._get_running_loop  # noqa: SLF001 - what `get_running_loop` is without the exception
 
@@ -157,10 +155,7 @@ class ConnectionPool(redis.asyncio.ConnectionPool):
         Raises:
             OptionError: The pool has no such lane.
         """
-        book = self._core.ledger.lanes.get(lane)  # type: ignore[call-overload]  # a Lane is equal to its text
-        if book is None:
-            known = ", ".join(self._core.ledger.lanes)
-            raise ClientOptionError(f"lane={lane!r:.40}: expected one of the lanes of pool '{self.name}': {known}.")
+        book = find_lane(self.name, self._core.ledger, lane)
         view = copy.copy(self)
         view._book = book  # noqa: SLF001 - it is one of us
         view._whose = (owner or None, purpose)  # noqa: SLF001 - it is one of us
@@ -306,17 +301,10 @@ class ConnectionPool(redis.asyncio.ConnectionPool):
 
     def _resize(self, maximum: int, minimum: int | None, lanes: Mapping[str, int] | None) -> None:
         core = self._core
-        check_minimum(0, maximum)
-        minimum = min(self.min_connections, maximum) if minimum is None else minimum
-        check_minimum(minimum, maximum)
-        before = {lane: book.share for lane, book in core.ledger.lanes.items() if book.share}
-        try:
-            shares = parse_shares(lanes, maximum) if lanes else scale_shares(before, maximum)
-            if core.latent_minimum:
-                core.latent_minimum, minimum = minimum, 0
-            core.ledger.resize(maximum, minimum, shares)
-        except OptionError as error:
-            raise ClientOptionError(str(error)) from error
+        least, shares = plan_limits(core.ledger, maximum, self.min_connections, minimum, lanes)
+        if core.latent_minimum:
+            core.latent_minimum, least = least, 0
+        core.ledger.resize(maximum, least, shares)
         core.resized()
 
     def set_retry(self, retry: Retry) -> None:
@@ -367,27 +355,6 @@ class ConnectionPool(redis.asyncio.ConnectionPool):
         return sorted(self._core.ledger.holders(_now(), lane), key=lambda holder: holder.held, reverse=True)
 
 
-def make_ledger(maximum: int, minimum: int, lanes: Mapping[str, int] | None) -> Ledger[Any]:
-    """Make the ledger of a pool; its errors are also redis-py's."""
-    check_minimum(minimum, maximum)
-    try:
-        return Ledger(maximum, minimum, lanes)
-    except OptionError as error:
-        raise ClientOptionError(str(error)) from error
-
-
-def check_minimum(minimum: int, maximum: int) -> None:
-    """Raise OptionError unless the maximum is one, and the minimum lies between none and it."""
-    try:
-        check_maximum(maximum)
-    except OptionError as error:
-        raise ClientOptionError(str(error)) from error
-    if not is_whole(minimum) or not 0 <= minimum <= maximum:
-        raise ClientOptionError(
-            f"min_connections={minimum!r:.40}: expected a whole number from 0 to max_connections={maximum!r:.40}."
-        )
-
-
 async def _has_data(connection: AbstractConnection) -> bool:
     try:
         return await connection.can_read()
@@ -395,4 +362,4 @@ async def _has_data(connection: AbstractConnection) -> bool:
         return True
 
 
-__all__ = ["LONGEST_WAIT", "ConnectionPool", "check_minimum", "make_ledger"]
+__all__ = ["LONGEST_WAIT", "ConnectionPool"]

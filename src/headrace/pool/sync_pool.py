@@ -17,12 +17,9 @@ import redis
 from redis.connection import CacheProxyConnection, Connection
 from redis.event import AfterConnectionReleasedEvent
 
-from headrace.errors import OptionError
-from headrace.pool.client_errors import ClientOptionError
-from headrace.pool.client_pool import DEFAULT_MAXIMUM, check_minimum, make_ledger
 from headrace.pool.figures import PoolStats, read_stats
 from headrace.pool.holders import Holder, find_place
-from headrace.pool.lanes import Lane, parse_shares, scale_shares
+from headrace.pool.limits import DEFAULT_MAXIMUM, find_lane, make_ledger, plan_limits
 from headrace.pool.options import read_number, take_options
 from headrace.pool.sync_lending import Lending
 from headrace.pool.sync_socket import connect_within
@@ -36,6 +33,7 @@ if TYPE_CHECKING:
     from redis.event import EventDispatcherInterface
 
     from headrace.census import Census
+    from headrace.pool.lanes import Lane
 
 
 class ConnectionPool(redis.ConnectionPool):
@@ -154,14 +152,9 @@ class ConnectionPool(redis.ConnectionPool):
         Raises:
             OptionError: The pool has no such lane.
         """
-        lanes = self._lending.ledger.lanes
-        known = next((each for each in lanes if each == lane), None)
-        if known is None:
-            raise ClientOptionError(
-                f"lane={lane!r:.40}: expected one of the lanes of pool '{self.name}': {', '.join(lanes)}."
-            )
+        book = find_lane(self.name, self._lending.ledger, lane)
         view = copy.copy(self)
-        view._lane = known  # noqa: SLF001 - it is one of us
+        view._lane = book.lane  # noqa: SLF001 - it is one of us
         view._whose = (owner, purpose)  # noqa: SLF001 - it is one of us
         # The pool lives as long as its views.
         view._whole = self._whole or self  # noqa: SLF001 - it is one of us
@@ -283,14 +276,8 @@ class ConnectionPool(redis.ConnectionPool):
         lending = self._lending
         with lending.lock:
             most = lending.ledger.maximum if maximum is None else maximum
-            check_minimum(0, most)
-            least = min(lending.ledger.minimum, most) if minimum is None else minimum
-            check_minimum(least, most)
-            before = {lane: book.share for lane, book in lending.ledger.lanes.items() if book.share}
-            try:
-                lending.resize(most, least, parse_shares(lanes, most) if lanes else scale_shares(before, most))
-            except OptionError as error:
-                raise ClientOptionError(str(error)) from error
+            least, shares = plan_limits(lending.ledger, most, lending.ledger.minimum, minimum, lanes)
+            lending.resize(most, least, shares)
 
     # Logging in
 
