@@ -31,6 +31,7 @@ __all__ = [
     "is_terminal",
     "print_facts",
     "print_json",
+    "print_lines",
     "print_table",
 ]
 
@@ -55,7 +56,18 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, rig
     if is_terminal():
         _print_rich(columns, texts, right)
         return
-    lines = [list(columns), *texts]
+    print_lines(columns, texts, right=right)
+
+
+def print_lines(columns: Sequence[str], texts: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+    """Print a line of column names and a line a row, aligned, two spaces between columns.
+
+    Args:
+        columns: Heads of the columns.
+        texts: One text a column each.
+        right: Columns aligned to the right, such as numbers.
+    """
+    lines = [columns, *texts]
     widths = [max(len(line[at]) for line in lines) for at in range(len(columns))]
     for line in lines:
         cells = [

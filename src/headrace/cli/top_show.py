@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TextIO
 
 import typer
 
-from headrace.cli.output import format_value
+from headrace.cli.output import format_value, print_lines
 
 if TYPE_CHECKING:
     from headrace.cli.top_look import QueueRow, View
@@ -62,14 +62,8 @@ def show_lines(view: View, process: str | None) -> None:
     typer.echo(headline(view))
     for table in tables(view, process):
         typer.echo(f"\n{table.title}")
-        texts = [list(table.columns), *([format_value(value) for value in row] for row in table.rows)]
-        widths = [max(len(line[at]) for line in texts) for at in range(len(table.columns))]
-        for line in texts:
-            cells = [
-                cell.ljust(width) if at < table.texts else cell.rjust(width)
-                for at, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ]
-            typer.echo("  ".join(cells).rstrip())
+        texts = [[format_value(value) for value in row] for row in table.rows]
+        print_lines(table.columns, texts, right=table.columns[table.texts :])
 
 
 class Screen:
