@@ -13,7 +13,10 @@ from headrace.cli.output import EXIT_FAILED, fail, print_facts, print_table
 from headrace.errors import OptionError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from headrace.bench.incident.run import IncidentReport
+    from headrace.bench.incident.table import Row
 
 INCIDENT = "incident"
 
@@ -61,9 +64,7 @@ def _bench(
     """
     if context.invoked_subcommand is not None:
         return
-    for option, path in (("--json", json_file), ("--plots", plots)):
-        if path is not None and not path.parent.is_dir():
-            raise OptionError(f"{option} {path}: there is no folder {path.parent}. Make it first, or name another one.")
+    check_folders(json_file, plots)
     scale = (0.1 if quick else 1.0) if scale is None else scale
     repeats = (2 if quick else 5) if repeats is None else repeats
     if compare == INCIDENT:
@@ -167,12 +168,12 @@ def _compare_incident(scale: float, connections: int, outputs: Outputs) -> None:
     workload = Workload(connections=connections)
     workload = workload if scale == 1.0 else workload.shortened(scale)
     report = run_interruptibly(lambda: compare_incident(workload, tell), "benchmark")
-    _print_incident(report)
+    rows = make_rows(report)
+    _print_incident(report, rows)
     if json_file is not None:
         write_json(json_file, report)
     if plots is not None:
         write_plots(plots, draw_charts(report))
-    rows = make_rows(report)
     if write is not None:
         fill_marks(write, INCIDENT, write_markdown(rows, report.facts))
     missed = [row.name for row in rows if row.met is False]
@@ -180,12 +181,11 @@ def _compare_incident(scale: float, connections: int, outputs: Outputs) -> None:
         fail(f"Headrace missed: {', '.join(missed)}. The load of the machine is in the head of the table.", EXIT_FAILED)
 
 
-def _print_incident(report: IncidentReport) -> None:
-    from headrace.bench.incident.table import COLUMNS, cells, make_rows
+def _print_incident(report: IncidentReport, rows: Sequence[Row]) -> None:
+    from headrace.bench.incident.table import COLUMNS, cells
 
     print_facts(report.facts.items())
     typer.echo()
-    rows = make_rows(report)
     print_table(COLUMNS, [cells(row) for row in rows], right=COLUMNS[2:4])
     hidden = [row.name for row in rows if row.shown is False]
     if hidden:
@@ -195,6 +195,17 @@ def _print_incident(report: IncidentReport) -> None:
 def tell(line: str) -> None:
     """Say what is being done; what was found goes to the standard output."""
     typer.echo(line, err=True)
+
+
+def check_folders(json_file: Path | None, plots: Path | None) -> None:
+    """Make sure that what is to be written has a folder to go to, before a long run.
+
+    Raises:
+        OptionError: There is none.
+    """
+    for option, path in (("--json", json_file), ("--plots", plots)):
+        if path is not None and not path.parent.is_dir():
+            raise OptionError(f"{option} {path}: there is no folder {path.parent}. Make it first, or name another one.")
 
 
 def write_json(path: Path, report: object) -> None:

@@ -9,7 +9,6 @@ import typer
 
 from headrace.cli.interrupt import run_interruptibly
 from headrace.cli.output import EXIT_FAILED, fail, is_terminal, print_facts, print_table
-from headrace.errors import OptionError
 
 if TYPE_CHECKING:
     from headrace.bench.choice import Point
@@ -47,11 +46,9 @@ def size(
     """
     from headrace.bench.choice import Profile
     from headrace.bench.size import measure_size
-    from headrace.cli.bench import tell, write_json, write_plots
+    from headrace.cli.bench import check_folders, tell, write_json, write_plots
 
-    for option, path in (("--json", json_file), ("--plots", plots)):
-        if path is not None and not path.parent.is_dir():
-            raise OptionError(f"{option} {path}: there is no folder {path.parent}. Make it first, or name another one.")
+    check_folders(json_file, plots)
     profile = Profile(wait_ms, cpu_ms, calls)
     report = run_interruptibly(lambda: measure_size(profile, goal, tell, seconds), "benchmark")
     _print(report)
