@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from headrace.bench.surroundings import OWN
+from headrace.bench.surroundings import default_environment
 from headrace.errors import HeadraceError
 
 if TYPE_CHECKING:
@@ -66,11 +65,10 @@ async def hire(url: str, folder: Path, order: Order) -> AsyncIterator[Hired]:
         order: What it is to do.
     """
     log = folder / "worker.log"
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(OWN)}
     with log.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "headrace.bench.work", url, msgspec.json.encode(order).decode(),
-            cwd=folder, env=environment, start_new_session=True,
+            cwd=folder, env=default_environment(), start_new_session=True,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=errors,
         )  # fmt: skip
     hired = Hired(process, log)

@@ -16,7 +16,7 @@ import redis
 
 from headrace.bench.checkout import find_checkout
 from headrace.bench.facts import collect_facts
-from headrace.bench.surroundings import OWN
+from headrace.bench.surroundings import default_environment
 from headrace.errors import HeadraceError
 from headrace.server import start_private_server
 
@@ -88,12 +88,11 @@ async def _run_side(
     place = folder / name
     place.mkdir()
     limit = MARGIN + workload.idle + 3 * workload.steady + workload.rush
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(OWN)}
     log = place / "errors.log"
     with start_private_server(place / "server") as server, log.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
             sys.executable, *script, server.url, json.dumps(workload.plain()),
-            cwd=place, env=environment, stdout=asyncio.subprocess.PIPE, stderr=errors, start_new_session=True,
+            cwd=place, env=default_environment(), stdout=asyncio.subprocess.PIPE, stderr=errors, start_new_session=True,
             # A phase is one line, with all that was seen in it.
             limit=64 * 1024 * 1024,
         )  # fmt: skip
