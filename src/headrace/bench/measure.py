@@ -8,7 +8,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import psutil
 import redis.asyncio
@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from headrace import Headrace
+    from headrace.bench.report import Better
     from headrace.bench.workloads import Call
+
+    #: Name, unit, whether more of it is better, and one value of a figure.
+    Taken: TypeAlias = tuple[str, str, Better, float]
 
 #: What is measured beside the workloads, in the order in which it is.
 MEASURES: Final = ("enqueue", "latency", "idle")
@@ -101,7 +105,7 @@ class Bench:
         self._plan = plan
         self._url = url
         self._folder = folder
-        self._figures: dict[str, tuple[str, str, list[float]]] = {}
+        self._figures: dict[str, tuple[str, Better, list[float]]] = {}
         self._jobs: dict[str, int] = {}
         self._digests: dict[str, str] = {}
 
@@ -130,13 +134,12 @@ class Bench:
         """Return what was found."""
         plan = self._plan
         figures = tuple(
-            Figure(name, unit, "more" if better == "more" else "less", tuple(values))
-            for name, (unit, better, values) in self._figures.items()
+            Figure(name, unit, better, tuple(values)) for name, (unit, better, values) in self._figures.items()
         )
         inputs = Inputs(plan.seed, plan.repeats, plan.scale, self._jobs, self._digests)
         return BenchReport(SCHEMA, facts, inputs, figures)
 
-    async def _take(self, name: str) -> list[tuple[str, str, str, float]]:
+    async def _take(self, name: str) -> list[Taken]:
         if name == "enqueue":
             return await self._enqueue()
         if name == "latency":
@@ -148,7 +151,7 @@ class Bench:
         self._jobs[name], self._digests[name] = len(calls), digest_of(calls)
         return await (self._drain(name, calls) if workload.drains else self._bursts(name, calls))
 
-    async def _drain(self, name: str, calls: Sequence[Call]) -> list[tuple[str, str, str, float]]:
+    async def _drain(self, name: str, calls: Sequence[Call]) -> list[Taken]:
         """Have all jobs wait, start the worker, and take the time from the first to the last."""
         async with make_app(self._url) as app:
             await send(app, calls)
@@ -159,7 +162,7 @@ class Bench:
         each = found["processor_seconds"] / found["jobs"] * 1e6
         return [(f"{name} drain", "jobs/s", "more", rate), (f"{name} CPU", "us/job", "less", each)]
 
-    async def _bursts(self, name: str, calls: Sequence[Call]) -> list[tuple[str, str, str, float]]:
+    async def _bursts(self, name: str, calls: Sequence[Call]) -> list[Taken]:
         """Send a burst each interval to a worker that runs; what counts is how late jobs start."""
         async with (
             make_app(self._url) as app,
@@ -172,7 +175,7 @@ class Bench:
             found = await worker.result()
         return [(f"{name} start {share}", "ms", "less", found[share] * 1000) for share in ("p50", "p99")]
 
-    async def _enqueue(self) -> list[tuple[str, str, str, float]]:
+    async def _enqueue(self) -> list[Taken]:
         """Enqueue in bulk, and one by one, each awaited."""
         plan = self._plan
         calls = plan_jobs("no-op", plan.count(WORKLOADS["no-op"].jobs), plan.seed)
@@ -191,7 +194,7 @@ class Bench:
             ("enqueue single", "jobs/s", "more", single / one),
         ]
 
-    async def _latency(self) -> list[tuple[str, str, str, float]]:
+    async def _latency(self) -> list[Taken]:
         """Enqueue a job when the worker is idle, again and again: from the call to the start of the job."""
         count = self._plan.count(LATENCY_JOBS)
         async with (
@@ -205,7 +208,7 @@ class Bench:
             found = await worker.result()
         return [(f"latency {share}", "ms", "less", found[share] * 1000) for share in ("p50", "p95", "p99")]
 
-    async def _idle(self) -> list[tuple[str, str, str, float]]:
+    async def _idle(self) -> list[Taken]:
         """Leave a worker of three queues without jobs: its commands, and its processor time."""
         seconds = max(1.0, IDLE_SECONDS * self._plan.scale)
         order = Order([f"idle-{index}" for index in range(3)], 15, 0)

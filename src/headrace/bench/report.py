@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA: Final = "headrace-bench-1"
+Better: TypeAlias = Literal["more", "less"]
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -22,7 +23,7 @@ class Figure(msgspec.Struct, frozen=True):
 
     name: str
     unit: str
-    better: Literal["more", "less"]
+    better: Better
     values: tuple[float, ...]
 
     @property
