@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from headrace.errors import ResultTimeout
 from headrace.histogram import Histogram
@@ -122,11 +124,9 @@ class Load:
         """Fill what is bounded, so that only what grows without bound grows afterwards."""
         await tasks.nothing.enqueue_many([((number,),) for number in range(self._course.warm)])
         await tasks.call.enqueue_many([((number, 0.02),) for number in range(2 * self.found.slots)])
-        queue, began = app.queue(QUEUE), time.monotonic()
-        while time.monotonic() - began < WARM:
-            if await is_empty(queue):
-                break
-            await asyncio.sleep(LOOK / 2)
+        queue = app.queue(QUEUE)
+        with suppress(ResultTimeout):
+            await drain(queue, WARM)
         await self._empty(queue)
 
     async def _empty(self, queue: Queue) -> None:
@@ -168,7 +168,7 @@ class Load:
         found.callers += (await queue.stats()).completed - before
         if found.under is not None:
             samples = [*found.under.samples, *look.samples]
-            look = _with_samples(look, samples[:: 1 + len(samples) // (20 * SERIES)])
+            look = msgspec.structs.replace(look, samples=samples[:: 1 + len(samples) // (20 * SERIES)])
         found.under = look
 
     def _note_part(self, marks: list[tuple[float, int]], now: float, completed: int) -> None:
@@ -218,12 +218,6 @@ class Load:
             await asyncio.sleep(PING_PAUSE)
 
 
-async def is_empty(queue: Queue) -> bool:
-    """Tell whether no job waits or runs."""
-    stats = await queue.stats()
-    return not stats.waiting + stats.delayed + stats.active
-
-
 async def drain(queue: Queue, timeout: float = DRAIN) -> None:
     """Wait until a queue is empty, looking more often than `Queue.drain` does.
 
@@ -236,8 +230,3 @@ async def drain(queue: Queue, timeout: float = DRAIN) -> None:
             left = f"{stats.waiting} waiting, {stats.delayed} delayed, {stats.active} active"
             raise ResultTimeout(f"the jobs of the load did not end within {timeout:g} s: {left}. See the log.")
         await asyncio.sleep(LOOK / 2)
-
-
-def _with_samples(look: Look, samples: list[Any]) -> Look:
-    fields = {name: getattr(look, name) for name in look.__struct_fields__}
-    return Look(**{**fields, "samples": samples})
