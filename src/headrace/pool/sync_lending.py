@@ -17,7 +17,8 @@ from headrace.census import Census, Kind
 from headrace.errors import UsageError
 from headrace.pool.client_errors import ClientPoolClosed, minimum_lacking, no_share, pool_closed
 from headrace.pool.figures import PoolStats, find_held, read_stats
-from headrace.pool.ledger import BROKEN, ENDED_IDLE, Ledger
+from headrace.pool.ledger import BROKEN, ENDED_IDLE
+from headrace.pool.limits import make_ledger
 from headrace.pool.loops import watch_forks
 from headrace.pool.sync_exhaustion import Exhaustion
 from headrace.pool.sync_line import Line
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from headrace.census import Entry
     from headrace.pool.lanes import Lane
-    from headrace.pool.ledger import LaneBook, Member
+    from headrace.pool.ledger import LaneBook, Ledger, Member
     from headrace.pool.options import PoolOptions
     from headrace.pool.sync_opening import Owner
 
@@ -50,6 +51,9 @@ class Lending:
         owner: Makes and opens connections; kept weakly, so that a pool that is forgotten ends at once.
         census: Where connections and threads are entered.
         on_event: Told `exhausted` and `recovered`, with the facts.
+
+    Raises:
+        ClientOptionError: A limit is outside its bounds.
     """
 
     def __init__(
@@ -66,18 +70,18 @@ class Lending:
         self._on_event = on_event
         self.options = options
         self._owner = weakref.ref(owner)
-        weakref.finalize(owner, self.end).atexit = False
         self._given_census = census
         self._limits = limits
         self.closed = False
         #: Whether connections may be taken at once: the pool is open and looked after, in this process.
         self.ready = False
         self._begin()
+        weakref.finalize(owner, self.end).atexit = False
         watch_forks(self)
 
     def _begin(self) -> None:
         self.lock = threading.RLock()
-        self.ledger: Ledger[Any] = Ledger(*self._limits)
+        self.ledger: Ledger[Any] = make_ledger(*self._limits)
         self.opening = SyncOpening(self, self.ledger, self.options)
         self.census = self._given_census or Census()
         # Bounded by the maximum: one for each open connection.

@@ -19,7 +19,7 @@ from redis.event import AfterConnectionReleasedEvent
 
 from headrace.pool.figures import PoolStats, read_stats
 from headrace.pool.holders import Holder, find_place
-from headrace.pool.limits import DEFAULT_MAXIMUM, find_lane, make_ledger, plan_limits
+from headrace.pool.limits import DEFAULT_MAXIMUM, find_lane, plan_limits
 from headrace.pool.options import read_number, take_options
 from headrace.pool.sync_lending import Lending
 from headrace.pool.sync_socket import connect_within
@@ -80,8 +80,6 @@ class ConnectionPool(redis.ConnectionPool):
         options = take_options(kwargs, timeout)
         min_connections = read_number("min_connections", min_connections)
         maximum = DEFAULT_MAXIMUM if max_connections is None else max_connections
-        # Checked once here, since the lending makes its ledger anew in each forked child.
-        make_ledger(maximum, min_connections, lanes)
         self._lending = Lending(
             name,
             (maximum, min_connections, lanes),
