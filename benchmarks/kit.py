@@ -47,8 +47,3 @@ def spread(figures: Sequence[float], unit: str = "", digits: int = 0) -> str:
     """Return the median and the extremes of figures."""
     middle, low, high = statistics.median(figures), min(figures), max(figures)
     return f"{middle:,.{digits}f}{unit} ({low:,.{digits}f}-{high:,.{digits}f})"
-
-
-def use_uvloop() -> bool:
-    """Install uvloop's loop where uvloop is installed and HEADRACE_BENCH_LOOP is not 'asyncio'."""
-    return "--asyncio" not in sys.argv

@@ -25,7 +25,6 @@ A subject that cannot be installed or fails stays in the tables, with its last e
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.metadata
 import json
 import os
@@ -43,6 +42,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import redis
 
+from headrace.bench.facts import describe_machine
 from headrace.server import start_private_server
 
 if TYPE_CHECKING:
@@ -298,16 +298,6 @@ def failures(subjects: Sequence[Subject]) -> Iterator[str]:
         for error in dict.fromkeys(subject.errors.values()):
             measures = [TITLES[measure][0] for measure in TITLES if subject.errors.get(measure) == error]
             yield f"{subject.name} failed ({'all' if len(measures) == len(TITLES) else ', '.join(measures)}): {error}"
-
-
-def describe_machine() -> str:
-    """Name the processor, the cores that may be used, the system and its load."""
-    model = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{model}, {cores} cores, {platform.system()} {platform.release()}"
 
 
 def facts(comparison: Comparison, load_before: float) -> dict[str, str]:

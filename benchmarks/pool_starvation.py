@@ -25,6 +25,7 @@ import redis.asyncio
 import redis.exceptions
 from kit import server
 
+from headrace.bench.timing import quantile
 from headrace.pool import ConnectionPool
 
 if TYPE_CHECKING:
@@ -220,19 +221,14 @@ async def measure(name: str, url: str, size: int, make: Callable[[int], Any], us
     return figures
 
 
-def at(values: list[float], share: float) -> float:
-    """Return a percentile, 0 of nothing."""
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))] if values else 0.0
-
-
 def milliseconds(values: list[float]) -> str:
     """Return the 99th percentile."""
-    return f"{at(values, 0.99) * 1000:,.2f} ms" if values else "none got through"
+    return f"{quantile(values, 0.99) * 1000:,.2f} ms" if values else "none got through"
 
 
 def ratio(run: Figures) -> str:
     """Return how much longer the probe takes under load."""
-    return f"{at(run.probes, 0.99) / at(run.unloaded, 0.99):,.1f} x" if run.probes else "-"
+    return f"{quantile(run.probes, 0.99) / quantile(run.unloaded, 0.99):,.1f} x" if run.probes else "-"
 
 
 def rows(found: list[Figures]) -> list[tuple[str, list[str]]]:
@@ -242,12 +238,12 @@ def rows(found: list[Figures]) -> list[tuple[str, list[str]]]:
         ("highest in use (pool says)", [f"{run.in_use}" for run in found]),
         ("highest at the server", [f"{run.at_server}" for run in found]),
         ("highest waiting users", [f"{run.waiting}" for run in found]),
-        ("wait p50", [f"{at(run.waits, 0.5) * 1000:,.1f} ms" for run in found]),
-        ("wait p99", [f"{at(run.waits, 0.99) * 1000:,.1f} ms" for run in found]),
-        ("longest / median wait", [f"{max(run.waits) / max(at(run.waits, 0.5), 1e-6):,.1f}" for run in found]),
+        ("wait p50", [f"{quantile(run.waits, 0.5) * 1000:,.1f} ms" for run in found]),
+        ("wait p99", [f"{quantile(run.waits, 0.99) * 1000:,.1f} ms" for run in found]),
+        ("longest / median wait", [f"{max(run.waits) / max(quantile(run.waits, 0.5), 1e-6):,.1f}" for run in found]),
         ("wait of jobs p99", [milliseconds(run.job_waits) for run in found]),
         ("users never served", [f"{run.starved}" for run in found]),
-        ("health probe p99, unloaded", [f"{at(run.unloaded, 0.99) * 1000:,.2f} ms" for run in found]),
+        ("health probe p99, unloaded", [f"{quantile(run.unloaded, 0.99) * 1000:,.2f} ms" for run in found]),
         ("health probes refused", [f"{run.failed_probes} of {run.failed_probes + len(run.probes)}" for run in found]),
         ("health probe p99, loaded", [milliseconds(run.probes) for run in found]),
         ("loaded / unloaded", [ratio(run) for run in found]),
