@@ -43,6 +43,7 @@ from typing import TYPE_CHECKING, Any, Final
 import redis
 
 from headrace.bench.facts import describe_machine
+from headrace.bench.surroundings import default_environment
 from headrace.server import start_private_server
 
 if TYPE_CHECKING:
@@ -166,8 +167,7 @@ def run_adapter(subject: Subject, measure: str, url: str, count: int, task: str 
     """
     command = [str(subject.python), subject.adapter, measure, "--url", url, "--count", str(count), "--task", task]
     command += ["--deadline", str(RUN_TIMEOUT)]
-    settings_apart = {name: value for name, value in os.environ.items() if not name.startswith(("REDIS_", "HEADRACE_"))}
-    done = call(command, timeout=RUN_TIMEOUT + RUN_MARGIN, env=settings_apart | subject.variables)
+    done = call(command, timeout=RUN_TIMEOUT + RUN_MARGIN, env=default_environment() | subject.variables)
     figures: dict[str, Any] = json.loads(last_line(done.stdout))
     if "error" in figures:
         logged = f"; it logged: {last_line(done.stderr)}" if done.stderr.strip() else ""
