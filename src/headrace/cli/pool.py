@@ -10,9 +10,8 @@ from headrace.cli.connect import UrlOption, with_app
 from headrace.cli.output import EXIT_FAILED, JsonOption, is_terminal, print_facts, print_json, print_table
 
 if TYPE_CHECKING:
-    from headrace.app import Headrace
     from headrace.settings import Settings
-    from headrace.sizing.demand import Demand, Sizing
+    from headrace.sizing.demand import Sizing
 
 pool = typer.Typer(name="pool", help="Size the connection pools of the fleet.", no_args_is_help=True)
 
@@ -42,37 +41,18 @@ def size(
     """
     from headrace.settings import load_settings
     from headrace.sizing.demand import Demand
+    from headrace.verify.doctor import size_fleet
 
     settings = load_settings({"redis_url": url})
     each = settings.queue_concurrency if slots is None else slots
     demand = Demand(workers, workers * each, borrowed, auto=settings.redis_max_connections == "auto")
-    found = with_app(url, lambda app: _look(app, settings, demand))
+    found = with_app(url, lambda app: size_fleet(app, settings, demand, app.id))
     if as_json:
         print_json(_as_json(settings, found))
     else:
         _print(settings, found)
     if found.verdict == "over":
         raise typer.Exit(EXIT_FAILED)
-
-
-async def _look(app: Headrace, settings: Settings, demand: Demand) -> Sizing:
-    from headrace.settings_auto import first_maximum
-    from headrace.sizing.demand import size_up
-    from headrace.sizing.facts import ask_fleet, this_process
-    from headrace.store.budget import Budget
-
-    fleet = await ask_fleet(app.control, app.store, Budget(app.store), f"{this_process()}:{app.id}")
-    maximum = first_maximum(settings.redis_max_connections, settings.redis_min_connections)
-    return size_up(
-        demand,
-        fleet.members,
-        fleet.server,
-        minimum=min(settings.redis_min_connections, maximum),
-        maximum=maximum,
-        share_percent=settings.pool_fleet_share,
-        strangers=fleet.strangers,
-        clients_here=app.pool.stats().total,
-    )
 
 
 def _as_json(settings: Settings, found: Sizing) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from headrace.health.facts import explain
 from headrace.resp import pack_command
 from headrace.session import Session
 from headrace.settings import VARIABLES, load_settings, source_of
-from headrace.settings_auto import first_maximum
+from headrace.settings_auto import AUTO, first_maximum
 from headrace.settings_env import mask_url
 from headrace.sizing.demand import Demand, size_up
 from headrace.sizing.facts import ask_fleet, this_process
@@ -107,19 +107,26 @@ async def with_fleet(session: Session, settings: Settings) -> Settings:
         return settings
 
 
-async def size_fleet(session: Session, settings: Settings) -> Sizing:
-    """Size one more worker process of these settings beside those that run."""
-    fleet = await ask_fleet(session.control, session.store, Budget(session.store), f"{this_process()}:doctor")
+async def size_fleet(parts: Session | Headrace, settings: Settings, demand: Demand, name: str) -> Sizing:
+    """Size one more process of these settings beside those that run.
+
+    Args:
+        parts: What asks: an open session, or an open app.
+        settings: Those of the process.
+        demand: What it needs connections for.
+        name: Of who asks, within this process.
+    """
+    fleet = await ask_fleet(parts.control, parts.store, Budget(parts.store), f"{this_process()}:{name}")
     maximum = first_maximum(settings.redis_max_connections, settings.redis_min_connections)
     return size_up(
-        Demand(1, settings.queue_concurrency, auto=settings.redis_max_connections == "auto"),
+        demand,
         fleet.members,
         fleet.server,
         minimum=min(settings.redis_min_connections, maximum),
         maximum=maximum,
         share_percent=settings.pool_fleet_share,
         strangers=fleet.strangers,
-        clients_here=session.pool.stats().total,
+        clients_here=parts.pool.stats().total,
     )
 
 
@@ -139,7 +146,9 @@ def small_pool(settings: Settings, maximum: int, *, timeout: float | None = None
 
 async def _look(session: Session, configured: Settings) -> list[Outcome]:
     settings = await with_fleet(session, configured)
-    outcomes = [judge_settings(settings), ServerCarriesFleet().judge(await size_fleet(session, settings))]
+    demand = Demand(1, settings.queue_concurrency, auto=settings.redis_max_connections == AUTO)
+    sizing = await size_fleet(session, settings, demand, "doctor")
+    outcomes = [judge_settings(settings), ServerCarriesFleet().judge(sizing)]
     outcomes.append(WorkersLive().judge(await look_at_workers(session)))
     times: list[float] = []
     began = time.perf_counter()
