@@ -51,7 +51,32 @@ class _Locating:
             self._locates = False
 
 
-class SentinelConnectionPool(ConnectionPool):
+class _OfGroup:
+    """What the pools of both kinds know of the group of servers that they lead to."""
+
+    service_name: str
+    is_master: bool
+    check_connection: bool
+
+    def _take_group(self, service_name: str, kinds: Any, kwargs: dict[str, Any]) -> type[Any]:
+        """Take what redis-py's own class takes out of the arguments, and return the class of the connections."""
+        self.service_name = service_name
+        self.is_master = kwargs.pop("is_master", True)
+        self.check_connection = kwargs.pop("check_connection", False)
+        kwargs.setdefault("name", f"{service_name} ({'primary' if self.is_master else 'replicas'})")
+        given: type[Any] | None = kwargs.pop("connection_class", None)
+        managed: type[Any] = (
+            kinds.SentinelManagedSSLConnection if kwargs.pop("ssl", False) else kinds.SentinelManagedConnection
+        )
+        return given or managed
+
+    def __repr__(self) -> str:
+        """Name the service and the role."""
+        role = "master" if self.is_master else "slave"
+        return f"<{type(self).__module__}.{type(self).__name__}(service={self.service_name}({role}))>"
+
+
+class SentinelConnectionPool(_OfGroup, ConnectionPool):
     """A `ConnectionPool` for `redis.asyncio.Sentinel(...).master_for(..., connection_pool_class=...)` and `slave_for`.
 
     Args:
@@ -65,29 +90,16 @@ class SentinelConnectionPool(ConnectionPool):
     """
 
     def __init__(self, service_name: str, sentinel_manager: redis.asyncio.sentinel.Sentinel, **kwargs: Any) -> None:
-        kinds = redis.asyncio.sentinel
-        tls = kwargs.pop("ssl", False)
-        base = kwargs.pop("connection_class", None) or (
-            kinds.SentinelManagedSSLConnection if tls else kinds.SentinelManagedConnection
-        )
-        self.is_master: bool = kwargs.pop("is_master", True)
-        self.check_connection: bool = kwargs.pop("check_connection", False)
-        self.service_name = service_name
+        base = self._take_group(service_name, redis.asyncio.sentinel, kwargs)
         self.sentinel_manager = sentinel_manager
         self.master_address: Place | None = None
         self.slave_rr_counter: int | None = None
         # Why: one attempt asks the sentinels too, one after the other while they do not answer.
         steps = len(sentinel_manager.sentinels) + 1
         kwargs.setdefault("open_timeout", min(BOUNDS["open_timeout"][1], STEP_TIMEOUT * steps))
-        kwargs.setdefault("name", f"{service_name} ({'primary' if self.is_master else 'replicas'})")
         located = type(base.__name__, (_Locating, base), {"__module__": base.__module__})
         super().__init__(connection_class=located, **kwargs)
         self.connection_kwargs["connection_pool"] = weakref.proxy(self)
-
-    def __repr__(self) -> str:
-        """Name the service and the role."""
-        role = "master" if self.is_master else "slave"
-        return f"<{type(self).__module__}.{type(self).__name__}(service={self.service_name}({role}))>"
 
     def owns_connection(self, connection: AbstractConnection) -> bool:
         """Tell whether a connection leads to the primary as it was last found; any will do for replicas."""
@@ -142,7 +154,7 @@ class SentinelConnectionPool(ConnectionPool):
         self.master_address = self.slave_rr_counter = None
 
 
-class SyncSentinelConnectionPool(SyncConnectionPool):
+class SyncSentinelConnectionPool(_OfGroup, SyncConnectionPool):
     """A `headrace.pool.sync.ConnectionPool` for `redis.Sentinel(...).master_for(..., connection_pool_class=...)`.
 
     Args:
@@ -156,31 +168,18 @@ class SyncSentinelConnectionPool(SyncConnectionPool):
     """
 
     def __init__(self, service_name: str, sentinel_manager: redis.sentinel.Sentinel, **kwargs: Any) -> None:
-        kinds = redis.sentinel
-        tls = kwargs.pop("ssl", False)
-        kwargs["connection_class"] = kwargs.get("connection_class") or (
-            kinds.SentinelManagedSSLConnection if tls else kinds.SentinelManagedConnection
-        )
-        self.is_master: bool = kwargs.pop("is_master", True)
-        self.check_connection: bool = kwargs.pop("check_connection", False)
-        self.service_name = service_name
+        connection_class = self._take_group(service_name, redis.sentinel, kwargs)
         self.sentinel_manager = sentinel_manager
         # What redis-py's connections ask where to go; it knows the pool weakly.
-        self.proxy = kinds.SentinelConnectionPoolProxy(  # type: ignore[no-untyped-call]  # redis-py has no types here
+        self.proxy = redis.sentinel.SentinelConnectionPoolProxy(  # type: ignore[no-untyped-call]  # redis-py has no types here
             connection_pool=self,
             is_master=self.is_master,
             check_connection=self.check_connection,
             service_name=service_name,
             sentinel_manager=sentinel_manager,
         )
-        kwargs.setdefault("name", f"{service_name} ({'primary' if self.is_master else 'replicas'})")
-        super().__init__(**kwargs)
+        super().__init__(connection_class=connection_class, **kwargs)
         self.connection_kwargs["connection_pool"] = self.proxy
-
-    def __repr__(self) -> str:
-        """Name the service and the role."""
-        role = "master" if self.is_master else "slave"
-        return f"<{type(self).__module__}.{type(self).__name__}(service={self.service_name}({role}))>"
 
     @property
     def master_address(self) -> Place | None:
