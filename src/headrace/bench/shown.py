@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from headrace.bench.plot import Bar, draw_bars
+from headrace.verify.plot import Bar, draw_bars
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

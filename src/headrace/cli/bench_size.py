@@ -91,7 +91,7 @@ def _row(point: Point) -> tuple[object, ...]:
 
 
 def _draw(report: SizeReport) -> dict[str, str]:
-    from headrace.bench.plot import Line, draw_lines
+    from headrace.verify.plot import Line, draw_lines
 
     single = [(float(point.slots), point.rate) for point in report.points if point.processes == 1]
     lines = [Line("1 process", single)]

@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING, Final
 
 from headrace.verify.claims import WAITING_GOOD
-from headrace.verify.plot import plot_lines
+from headrace.verify.plot import Line, draw_lines, embed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,9 +21,7 @@ th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bo
 .grade { font-weight: 600; white-space: nowrap; }
 .pass, .full { color: #007a4d; } .partial { color: #9a6200; } .fail, .failed { color: #c0261c; }
 .skipped { color: #777; }
-svg { width: 100%; height: auto; margin: .5rem 0; } svg text { font: 12px system-ui, sans-serif; fill: currentColor; }
-svg .title { font-weight: 600; } svg .end { text-anchor: end; } svg .middle { text-anchor: middle; }
-svg .grid { stroke: #8884; } svg .limit { stroke: #c0261c; stroke-dasharray: 5 4; }
+svg { width: 100%; height: auto; margin: .5rem 0; } svg text { fill: currentColor; }
 pre { overflow-x: auto; background: #8881; padding: .8rem; font-size: 12px; } small { color: #777; }
 """
 
@@ -39,7 +37,7 @@ def write_page(report: Report) -> str:
         f"<p>{escape(about)}</p>",
         _outcomes(report),
         "<h2>Under load</h2>",
-        *_plots(report),
+        *map(embed, _plots(report)),
         "<h2>Faults</h2>",
         _table(
             ("fault", "struck", "jobs held", "work went on after"),
@@ -82,16 +80,21 @@ def _outcomes(report: Report) -> str:
 
 def _plots(report: Report) -> Iterable[str]:
     load = report.load
-    yield plot_lines("Memory of the worker", {"resident": [(at, size / 2**20) for at, size in load.series]}, unit="MB")
     samples = load.under.samples if load.under is not None else []
-    lines = {
-        "active": [(one.at, float(one.active)) for one in samples],
-        "idle": [(one.at, float(one.idle)) for one in samples],
-        "waiting": [(one.at, float(one.waiting)) for one in samples],
-    }
-    yield plot_lines("Pool while all slots call the server", lines, unit="", limit=float(WAITING_GOOD))
-    rates = [(float(number), rate) for number, rate in enumerate(load.rates)]
-    yield plot_lines("Jobs without content", {"jobs/s, by part of the load": rates}, unit="")
+    if load.series:
+        memory = Line("resident", [(at, size / 2**20) for at, size in load.series])
+        yield draw_lines("Memory of the worker", [memory], across="s", up="MB")
+    if samples:
+        lines = [
+            Line("active", [(one.at, float(one.active)) for one in samples]),
+            Line("idle", [(one.at, float(one.idle)) for one in samples]),
+            Line("waiting", [(one.at, float(one.waiting)) for one in samples]),
+        ]
+        title = "Pool while all slots call the server"
+        yield draw_lines(title, lines, across="s", up="", mark=float(WAITING_GOOD))
+    if load.rates:
+        rates = Line("by part of the load", [(float(number), rate) for number, rate in enumerate(load.rates)])
+        yield draw_lines("Jobs without content", [rates], across="part", up="jobs/s")
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from headrace.bench.plot import Line, draw_lines
+from headrace.verify.plot import Line, draw_lines
 
 if TYPE_CHECKING:
     from headrace.bench.incident.run import IncidentReport, SideReport

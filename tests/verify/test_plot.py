@@ -8,8 +8,8 @@ from xml.etree import ElementTree as ET
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.bench import plot
-from headrace.bench.plot import Bar, Line, draw_bars, draw_lines, nice_ticks, thin_out
+from headrace.verify import plot
+from headrace.verify.plot import Bar, Line, draw_bars, draw_lines, nice_ticks, thin_out
 
 POINTS = st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e9)), max_size=40)
 
