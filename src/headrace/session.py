@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import socket
 import time
 from typing import TYPE_CHECKING, Final, Self
 
@@ -12,6 +10,7 @@ from headrace.census import Kind
 from headrace.clock import Clock
 from headrace.errors import HeadraceError
 from headrace.fleet.desk import Fleet
+from headrace.ids import client_name
 from headrace.inbox import Inbox
 from headrace.keys import inbox_channel
 from headrace.pool.address import parse_address
@@ -80,7 +79,7 @@ class Session:
             maximum=first_maximum(settings.redis_max_connections, settings.redis_min_connections),
             minimum=settings.redis_min_connections,
             census=census,
-            client_name=f"headrace:{socket.gethostname()}:{os.getpid()}",
+            client_name=client_name(),
             clock=self.clock,
             timeout=settings.redis_acquire_timeout,
             stats_interval=settings.pool_stats_interval,

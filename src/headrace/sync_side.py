@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
 from headrace.census import Kind
+from headrace.ids import client_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,7 +87,7 @@ class _SyncSession:
         self._server = ensure_server(settings.data_dir) if settings.redis_url is None else None
         address = parse_address(self._server.url if self._server is not None else settings.redis_url or "")
         self.users = 0
-        name = f"headrace:{socket.gethostname()}:{os.getpid()}:sync"
+        name = f"{client_name()}:sync"
         self.link = SyncRoute(address, name=name)
         self._entries = [census.add(Kind.CONNECTION, name, "enqueue_sync", self.link)]
         if self._server is not None:

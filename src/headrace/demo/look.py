@@ -9,7 +9,7 @@ import msgspec
 
 from headrace.demo.app import QUEUES, Run, app, run_log_key
 from headrace.pool.link import Lane
-from headrace.resp import pack_command
+from headrace.resp import pack_command, parse_info
 from headrace.store.replies import is_started, refuse
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ class Look:
 
     async def facts(self) -> dict[str, str]:
         """Return what the server says of itself in the sections server, memory and clients."""
-        text = _text(await self._ask("INFO", "server", "memory", "clients"))
-        return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        return parse_info(await self._ask("INFO", "server", "memory", "clients"))
 
     async def connections(self, clients: int) -> dict[int, int]:
         """Return how many connections each process of an app holds; empty on a server with many other clients."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from headrace.errors import CommandRefused
+from headrace.ids import processes_of
 from headrace.resp import pack_command, parse_config, parse_info
 from headrace.sizing.demand import Demand, Member, ServerFacts, head_room
 
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
 #: A worker that was not seen for so long is not counted any more, seconds; it says each minute that it is there.
 UNSEEN: float = 150.0
-#: Start of the names of a process's connections in the server's CLIENT LIST; host and process id follow.
-CLIENT_NAME = "headrace:"
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Demand)
@@ -50,11 +47,6 @@ class Fleet:
     def places(self) -> int:
         """Connections that all members may open together."""
         return sum(member.places for member in self.members)
-
-
-def this_process() -> str:
-    """Return host and process id, as they stand in the names of its connections."""
-    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def measure_borrowed(stats: PoolStats) -> int | None:
@@ -144,13 +136,23 @@ async def find_ghosts(client: Client, members: Sequence[Member]) -> list[str]:
     Raises:
         ConnectionLost: The connection broke.
     """
-    (reply,) = await client.roundtrip(pack_command("CLIENT", "LIST"), 1)
-    text = reply if isinstance(reply, bytes) else getattr(reply, "data", b"")
-    if not isinstance(text, bytes) or not text:
+    there = await connected_processes(client)
+    if there is None:
         return []
-    names = [part[5:] for part in text.decode("utf-8", "replace").split() if part.startswith("name=")]
-    there = {":".join(name.split(":")[1:3]) for name in names if name.startswith(CLIENT_NAME)}
     return [member.process for member in members if member.process.rpartition(":")[0] not in there]
+
+
+async def connected_processes(client: Client) -> set[str] | None:
+    """Return host and process id of each process that has a connection to the server; None where that is forbidden.
+
+    Raises:
+        ConnectionLost: The connection broke.
+    """
+    (reply,) = await client.roundtrip(pack_command("CLIENT", "LIST"), 1)
+    text = reply if isinstance(reply, bytes) else getattr(reply, "data", None)
+    if not isinstance(text, bytes) or not text:
+        return None
+    return processes_of(part[5:] for part in text.decode("utf-8", "replace").split() if part.startswith("name="))
 
 
 def _whole(text: str | None) -> int | None:

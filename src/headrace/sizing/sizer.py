@@ -12,12 +12,13 @@ import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from headrace.errors import ConnectionLost, PoolClosed
+from headrace.ids import this_process
 from headrace.pool.cluster_link import ClusterLink
 from headrace.pool.lanes import MOST_CONNECTIONS, Lane, app_shares
 from headrace.settings_auto import AUTO, first_maximum
 from headrace.sizing.auto import AutoOptions, Change, Controller, Window
 from headrace.sizing.demand import LEAST_MAXIMUM, Demand, Sizing, links_needed, size_up
-from headrace.sizing.facts import ask_fleet, measure_borrowed, this_process
+from headrace.sizing.facts import ask_fleet, measure_borrowed
 from headrace.sizing.places import Places
 from headrace.sizing.report import log_resize, log_size
 

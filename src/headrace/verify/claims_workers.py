@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from headrace.pool.cluster_link import ClusterLink
-from headrace.resp import pack_command
-from headrace.sizing.facts import CLIENT_NAME, UNSEEN
+from headrace.sizing.facts import UNSEEN, connected_processes
 from headrace.verify.claim import PROMISE, Claim
 from headrace.verify.outcome import Grade, Outcome
 
@@ -120,11 +119,4 @@ def _is_gone(facts: WorkerFacts, connected: set[str] | None, now: float) -> bool
 
 async def _connected(control: Carrier) -> set[str] | None:
     """Return host and process of each connection of an app; None where they cannot all be seen."""
-    if isinstance(control, ClusterLink):
-        return None
-    (reply,) = await control.roundtrip(pack_command("CLIENT", "LIST"), 1)
-    text = reply if isinstance(reply, bytes) else getattr(reply, "data", None)
-    if not isinstance(text, bytes):
-        return None
-    names = [part[5:] for part in text.decode("utf-8", "replace").split() if part.startswith("name=")]
-    return {":".join(name.split(":")[1:3]) for name in names if name.startswith(CLIENT_NAME)}
+    return None if isinstance(control, ClusterLink) else await connected_processes(control)

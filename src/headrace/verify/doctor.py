@@ -13,13 +13,14 @@ from headrace.app import Headrace
 from headrace.census import Census
 from headrace.errors import CommandRefused, ServerError, ServerTooOld, SettingError
 from headrace.health.facts import explain
+from headrace.ids import this_process
 from headrace.resp import pack_command
 from headrace.session import Session
 from headrace.settings import VARIABLES, load_settings, source_of
 from headrace.settings_auto import AUTO, first_maximum
 from headrace.settings_env import mask_url
 from headrace.sizing.demand import Demand, size_up
-from headrace.sizing.facts import ask_fleet, this_process
+from headrace.sizing.facts import ask_fleet
 from headrace.store.budget import Budget
 from headrace.store.versions import Versions
 from headrace.verify.claims_server import (
