@@ -20,7 +20,7 @@ import psutil
 from kit import TEXT, server
 
 from headrace import Headrace
-from headrace.resp import pack_command
+from headrace.resp import pack_command, parse_info
 
 PART = 10_000
 
@@ -72,7 +72,7 @@ class Run:
     async def cpu(self) -> float:
         """Return the processor time that the server has used, in seconds."""
         (text,) = await self.app.control.roundtrip(pack_command("INFO", "cpu"), 1)
-        facts = dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
+        facts = parse_info(text)
         return float(facts["used_cpu_user"]) + float(facts["used_cpu_sys"])
 
     async def round(self) -> tuple[float, float, float, float]:

@@ -18,6 +18,7 @@ from headrace import Headrace
 from headrace.ids import random_name
 from tests.apps import shop
 from tests.live import until
+from tests.support.cluster import free_ports
 from tests.support.sick import send
 from tests.worker.command import SHOP, WorkerCommand
 
@@ -25,13 +26,6 @@ if TYPE_CHECKING:
     from headrace.server import PrivateServer
 
 DEADLINE = 20.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def probe(port: int, path: str, timeout: float = 5.0) -> tuple[int, dict[str, Any]]:
@@ -61,7 +55,7 @@ def environment(own_server: PrivateServer) -> dict[str, str]:
 
 @pytest.fixture
 def port() -> int:
-    return free_port()
+    return free_ports(1)[0]
 
 
 async def test_one_process_from_its_start_to_its_end(environment: dict[str, str], port: int) -> None:

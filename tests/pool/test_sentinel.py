@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import socket
 import ssl
 import subprocess
 import time
@@ -26,6 +25,7 @@ from headrace.pool.sync_link import SyncLink
 from headrace.resp import pack_command
 from headrace.settings import load_settings
 from headrace.settings_env import mask_url
+from tests.support.cluster import free_ports
 from tests.support.scripted import scripted_on_port
 from tests.support.sentinel import SentinelGroup, naming
 
@@ -56,13 +56,6 @@ async def make_link() -> AsyncIterator[Callable[..., Link]]:
     for link in made:
         await link.close()
     assert census.entries() == []
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def port_of(group: SentinelGroup, number: int) -> int:
@@ -186,7 +179,7 @@ def test_a_search_asks_each_sentinel_once_until_one_names_the_primary(given_answ
 
 
 async def test_the_primary_is_found_past_a_dead_sentinel_which_is_asked_last_from_then_on(group: SentinelGroup) -> None:
-    url = group.url.replace("@", f"@127.0.0.1:{free_port()},", 1)
+    url = group.url.replace("@", f"@127.0.0.1:{free_ports(1)[0]},", 1)
     address = parse_address(url)
 
     found = [await locate(address), await asyncio.to_thread(locate_sync, address)]

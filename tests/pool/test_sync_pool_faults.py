@@ -17,21 +17,15 @@ from headrace.errors import ConnectionLost
 from headrace.pool.sync import ConnectionPool
 from headrace.pool.sync_opening import HANGING_ATTEMPTS
 from headrace.server import start_private_server
-from tests.support.proxy import FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from headrace.server import PrivateServer
+    from tests.support.proxy import FaultProxy
 
 DEADLINE = 10.0
-
-
-@pytest.fixture
-def proxy(server: PrivateServer, tmp_path: Path) -> Iterator[FaultProxy]:
-    with FaultProxy(tmp_path, server.url) as proxy:
-        yield proxy
 
 
 @contextlib.contextmanager
