@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 from headrace.census import Census
 from headrace.errors import OptionError, UsageError
 from headrace.events import EventBus
-from headrace.fleet.live import LiveSettings, Taken
 from headrace.ids import random_name
 from headrace.memory.process import governor
 from headrace.middleware import Hooks
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from headrace.arguments import Signature
     from headrace.census import CensusRow
     from headrace.events import Event, Subscription
+    from headrace.fleet.live import LiveSettings, Taken
     from headrace.health.verdict import Health
     from headrace.job import Job
     from headrace.reason import Surroundings
@@ -199,6 +199,8 @@ class Headrace(OpenParts):
 
     async def _follow_fleet(self) -> None:
         """Take the settings that are stored for the whole fleet, now and whenever they change."""
+        from headrace.fleet.live import LiveSettings  # noqa: PLC0415 - only an open app needs it
+
         self._live = LiveSettings(self, self.id)
         self._live.follow(self._open_session)
         await self._live.start()
@@ -361,6 +363,8 @@ class Headrace(OpenParts):
     @property
     def taken(self) -> Taken:
         """What this app has taken of the settings of the fleet."""
+        from headrace.fleet.live import Taken  # noqa: PLC0415 - only an open app has taken any
+
         return self._live.taken if self._live is not None else Taken()
 
     def follow(self, follower: Follower) -> None:
