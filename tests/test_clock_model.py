@@ -168,6 +168,7 @@ others = st.lists(st.tuples(st.integers(1, 120), st.integers(0, 60)), min_size=1
 @given(st.integers(2, 100), others)
 @example(33, [(67, 60)])
 @example(100, [(1, 0), (120, 60)])
+@example(20, [(27, 0)])
 def test_whatever_blocks_the_loop_does_so_with_an_urgent_duty_just_begun(
     urgent: int, made: list[tuple[int, int]]
 ) -> None:
@@ -185,14 +186,15 @@ def test_whatever_blocks_the_loop_does_so_with_an_urgent_duty_just_begun(
         interval = urgent / 100
         for number, (every, blocking) in enumerate(made):
             clock.every(f"other {number}", every / 100, functools.partial(other, blocking), owner="test")
-        clock.every("renew", interval, renew, owner="test", urgent=True)
+        renewing = clock.every("renew", interval, renew, owner="test", urgent=True)
 
         await asyncio.sleep(12.0)
 
         assert ages
         assert max(ages) <= interval / 2 + EPSILON
-        # It runs at its own times too, of which only those inside of a longer block are late.
+        # It runs at its own times too: up to its slack early, beside another duty, and late only inside of a longer block.
         longest = max(blocking for _, blocking in made) / 100
-        assert max(late - early for early, late in itertools.pairwise(begun)) <= interval + longest + EPSILON
+        bound = interval + renewing.slack + longest + EPSILON
+        assert max(late - early for early, late in itertools.pairwise(begun)) <= bound
 
     run(main)

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from tests.support.raw import Raw
 
 JOBS = 1_500
+#: Flushes while jobs ran, at least. A machine that runs the jobs fast leaves time for few.
+FLUSHES = 10
 
 
 async def test_scripts_may_be_flushed_at_any_time(crew: Crew, raw: Raw) -> None:
@@ -31,7 +33,7 @@ async def test_scripts_may_be_flushed_at_any_time(crew: Crew, raw: Raw) -> None:
         await producing
         await app.queue("work").drain(timeout=10.0)
 
-    assert flushes > 20
+    assert flushes >= FLUSHES
     assert sorted(entry["number"] for entry in crew.journal("start")) == list(range(JOBS))
     assert sorted(entry["number"] for entry in crew.journal("end")) == list(range(JOBS))
 
