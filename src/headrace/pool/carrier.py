@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from headrace.pool.confirm import SyncTrip
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -76,12 +78,8 @@ class Carriers(Protocol):
         ...
 
 
-class SyncCarrier(Protocol):
+class SyncCarrier(SyncTrip, Protocol):
     """Does what a `Carrier` does, from synchronous code."""
-
-    def roundtrip(self, payload: bytes, count: int, *, timeout: float = 30.0) -> list[Any]:
-        """Send packed commands and return their replies in order; error replies stand in the list."""
-        ...
 
     def close(self) -> None:
         """Close the connections."""

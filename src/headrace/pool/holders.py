@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import redis
 
+from headrace.census import name_line
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import CodeType, FrameType
@@ -81,8 +83,7 @@ def name_place(place: tuple[CodeType, int] | None) -> str:
     if place is None:
         return ""
     code, line = place
-    short = "/".join(code.co_filename.replace(os.sep, "/").split("/")[-2:])
-    return f"{short}:{line} {code.co_qualname}"
+    return f"{name_line(code.co_filename, line)} {code.co_qualname}"
 
 
 def name_owner(owner: object) -> str:

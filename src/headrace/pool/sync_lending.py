@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 from headrace.census import Census, Kind
 from headrace.errors import UsageError
 from headrace.pool.client_errors import ClientPoolClosed, minimum_lacking, no_share, pool_closed
+from headrace.pool.exhaustion import Exhaustion
 from headrace.pool.figures import PoolStats, find_held, read_stats
 from headrace.pool.ledger import BROKEN, ENDED_IDLE
 from headrace.pool.limits import make_ledger
 from headrace.pool.loops import watch_forks
-from headrace.pool.sync_exhaustion import Exhaustion
 from headrace.pool.sync_line import Line
 from headrace.pool.sync_opening import SyncOpening
 from headrace.pool.sync_socket import TORN, answers, file_numbers, is_clean
@@ -358,11 +358,14 @@ class Lending:
             retired += retire_dead(self.ledger, self._pushes)
             held = find_held(self.name, self.ledger, self.options.held_warn, now)
             self.line.watched = False
-            events, again = self._exhaustion.look(now)
+            events = self._exhaustion.find_over(now)
+            found, again = self._exhaustion.find(now)
+            if self._exhaustion.since:
+                again = min(again, self._exhaustion.look_again(now))
             stats = self._stats_due(now)
         for member in retired:
             self._close(member)
-        self._exhaustion.tell(events)
+        self._exhaustion.tell(events + found)
         for facts in held:
             logger.warning("connection held too long", extra=facts)
         if stats is not None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from headrace.pool.exhaustion import NEVER, Exhaustion
 from headrace.pool.figures import find_held
 from headrace.pool.loops import weakly
 
@@ -19,14 +20,10 @@ if TYPE_CHECKING:
 
     from headrace.clock import Clock
     from headrace.pool.figures import PoolStats
-    from headrace.pool.lanes import Lane
     from headrace.pool.ledger import Ledger, Member
     from headrace.pool.options import PoolOptions
 
 logger = logging.getLogger(__name__)
-
-#: Least time between two looks for exhaustion while somebody waits, seconds.
-LOOK_AGAIN: Final = 0.05
 
 
 class Pool(Protocol):
@@ -69,8 +66,9 @@ class Upkeep:
         self._alarm = clock.alarm("look for exhaustion", weakly(self._look_for_exhaustion), owner=owner)
         #: What runs on the clock.
         self.runners = (self._duty, self._alarm)
-        # Bounded by the lanes: those that are exhausted, and since when.
-        self.exhausted: dict[Lane, float] = {}
+        self._exhaustion = Exhaustion(pool.name, ledger, options, pool.on_event)
+        #: The lanes that are exhausted: empty, there is nothing to look for at a release.
+        self.exhausted = self._exhaustion.since
         self._logged = time.monotonic()
 
     async def close(self) -> None:
@@ -100,45 +98,11 @@ class Upkeep:
 
     def look_for_recovery(self, now: float) -> None:
         """Tell when a lane that was exhausted has nobody waiting any more."""
-        for lane in [lane for lane in self.exhausted if not self._ledger.lanes[lane].waiters]:
-            since = self.exhausted.pop(lane)
-            facts = {"pool": self._pool.name, "lane": str(lane), "duration": round(now - since, 3)}
-            logger.warning("pool recovered", extra=facts)
-            self._tell("recovered", facts)
+        self._exhaustion.tell(self._exhaustion.find_over(now))
 
     def _look_for_exhaustion(self) -> None:
         now = time.monotonic()
-        soonest: float | None = None
-        for lane, book in self._ledger.lanes.items():
-            if not book.waiters or lane in self.exhausted:
-                continue
-            since = book.first().since
-            due = since + self._options.exhausted_after
-            if book.used < book.share:
-                # He waits for an opening; whoever gets the connection may hold it for long.
-                due = now + max(LOOK_AGAIN, self._options.exhausted_after)
-            if due > now:
-                soonest = due if soonest is None else min(soonest, due)
-                continue
-            self.exhausted[lane] = since
-            facts: dict[str, object] = {
-                "pool": self._pool.name,
-                "lane": str(lane),
-                "share": book.share,
-                "active": book.used,
-                "waiting": len(book.waiters),
-                "waited": round(now - since, 3),
-            }
-            logger.warning("pool exhausted", extra=facts)
-            self._tell("exhausted", facts)
-        if soonest is not None:
-            self._alarm.set(self._clock.now() + soonest - now)
-
-    def _tell(self, event: str, facts: dict[str, object]) -> None:
-        if self._pool.on_event is None:
-            return
-        try:
-            self._pool.on_event(event, facts)
-        # The edge of a subscriber: whoever releases a connection has no part in its faults.
-        except Exception:
-            logger.exception("subscriber of a pool failed", extra={"pool": self._pool.name, "event": event})
+        events, again = self._exhaustion.find(now)
+        self._exhaustion.tell(events)
+        if again < NEVER:
+            self._alarm.set(self._clock.now() + again - now)

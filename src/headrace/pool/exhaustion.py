@@ -1,4 +1,4 @@
-"""When a lane of a pool for threads makes callers wait for long, and when that is over."""
+"""When a lane of a pool makes callers wait for long, and when that is over."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ class Exhaustion:
         ledger: Its book.
         options: Says what is long.
         on_event: Told `exhausted` and `recovered`, with the facts.
+
+    Attributes:
+        since: The lanes that are exhausted, and since when, by the monotonic clock; bounded by the lanes.
     """
 
     def __init__(
@@ -38,41 +41,52 @@ class Exhaustion:
         options: PoolOptions,
         on_event: Callable[[str, dict[str, object]], None] | None,
     ) -> None:
+        self.since: dict[Lane, float] = {}
         self._name = name
         self._ledger = ledger
         self._after = options.exhausted_after
         self._on_event = on_event
-        # Bounded by the lanes: those that are exhausted, and since when.
-        self._since: dict[Lane, float] = {}
 
-    def look(self, now: float) -> tuple[list[Event], float]:
-        """Return what is to be told, and when to look again; called under the lock of the pool."""
+    def find(self, now: float) -> tuple[list[Event], float]:
+        """Return what is to be told of lanes that are exhausted by now, and when the next may be, NEVER if none."""
         events: list[Event] = []
         again = NEVER
         for lane, book in self._ledger.lanes.items():
-            if not book.waiters:
-                since = self._since.pop(lane, None)
-                if since is not None:
-                    facts: dict[str, object] = {"pool": self._name, "lane": str(lane)}
-                    events.append(("recovered", facts | {"duration": round(now - since, 3)}))
+            if not book.waiters or lane in self.since:
                 continue
-            again = min(again, now + max(LOOK_AGAIN, self._after))
-            first = next(iter(book.waiters)).since
-            if lane in self._since or book.used < book.share or now - first < self._after:
+            first = book.first().since
+            due = first + self._after
+            if book.used < book.share:
+                # He waits for an opening; whoever gets the connection may hold it for long.
+                due = self.look_again(now)
+            if due > now:
+                again = min(again, due)
                 continue
-            self._since[lane] = first
-            facts = {"pool": self._name, "lane": str(lane), "share": book.share, "active": book.used}
+            self.since[lane] = first
+            facts: dict[str, object] = {"pool": self._name, "lane": str(lane), "share": book.share, "active": book.used}
             events.append(("exhausted", facts | {"waiting": len(book.waiters), "waited": round(now - first, 3)}))
         return events, again
 
+    def find_over(self, now: float) -> list[Event]:
+        """Return what is to be told of lanes that were exhausted and have nobody waiting any more."""
+        events: list[Event] = []
+        for lane in [lane for lane in self.since if not self._ledger.lanes[lane].waiters]:
+            lasted = round(now - self.since.pop(lane), 3)
+            events.append(("recovered", {"pool": self._name, "lane": str(lane), "duration": lasted}))
+        return events
+
+    def look_again(self, now: float) -> float:
+        """Return when to look again while somebody waits."""
+        return now + max(LOOK_AGAIN, self._after)
+
     def tell(self, events: list[Event]) -> None:
-        """Log what was found and tell the subscriber; called without the lock."""
+        """Log what was found and tell the subscriber; called without a lock."""
         for event, facts in events:
             logger.warning("pool exhausted" if event == "exhausted" else "pool recovered", extra=facts)
             if self._on_event is None:
                 continue
             try:
                 self._on_event(event, facts)
-            # The edge of a subscriber: the upkeep of all pools has no part in its faults.
+            # The edge of a subscriber: whoever releases a connection, or looks after it, has no part in its faults.
             except Exception:
                 logger.exception("subscriber of a pool failed", extra={"pool": self._name, "event": event})
