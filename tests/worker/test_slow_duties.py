@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from headrace.worker.waking import BLOCK
 from tests.live import DEADLINE, fresh_app, opened, working
 from tests.support.proxy import FaultProxy
 
@@ -122,3 +123,32 @@ async def test_a_half_open_connection_keeps_no_lease_from_its_renewal(
     assert len(runs) == 1
     assert not worker.signals.lease_lost.is_set()
     assert "leases could not be renewed; it is tried again" in [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.slow
+async def test_a_worker_whose_connections_have_all_gone_deaf_hears_of_new_jobs_long_before_its_call_ends(
+    server: PrivateServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The probe asks at once, and gives up soon; a call that blocks would go on for half a minute.
+    monkeypatch.setattr("headrace.health.monitor.ASK_TIMEOUT", 1.5)
+    with FaultProxy(tmp_path, server.url) as proxy:
+        app = fresh_app(proxy.url, health_interval=1.0)
+        # Another process, whose connections are sound.
+        beside = fresh_app(server.url, prefix=app.settings.prefix)
+        done = asyncio.Event()
+
+        async def ring() -> None:
+            done.set()
+
+        app.task(name="ring")(ring)
+        enqueued = beside.task(name="ring")(ring)
+        async with opened(app), opened(beside), working(app) as worker:
+            proxy.deafen()
+            await enqueued.enqueue()
+            await asyncio.wait_for(done.wait(), BLOCK / 2)
+
+    assert worker.stats().completed == 1
+    dropped = [vars(record) for record in caplog.records if record.getMessage().startswith("connections that nobody")]
+    assert dropped[0]["connections"] >= 1
+
+    # Red when: Pool does not hand its links the watch for deaf ones.

@@ -41,7 +41,7 @@ PING: Final = pack_command("PING")
 #: A server that has not answered for this long does not answer, seconds; a call of `health` takes about as long.
 NO_ANSWER: Final = 0.8
 #: So long one question may be under way before its connection is given up as half-open, seconds.
-ASK_TIMEOUT: Final = 10.0
+ASK_TIMEOUT: Final = 5.0
 #: Time between two looks while something is amiss, seconds; doubled each time up to the interval.
 LOOK_AGAIN: Final = 0.25
 DOUBLINGS: Final = 16

@@ -47,6 +47,8 @@ class Link:
         on_roundtrip: Called with the seconds of each call that got its replies, the wait for a connection included.
         on_error: Called with the name of a class: for each call that failed, that of its error; for each opening that
             failed, that of its cause, such as ConnectionRefusedError.
+        on_unanswered: Called when a call got no reply in time and its connection was dropped; what it returns is called
+            when the server has answered on a new connection.
         deadlines: Watches the timeouts of calls; without it, each call has a timer.
     """
 
@@ -63,6 +65,7 @@ class Link:
         on_lost: Callable[[], None] | None = None,
         on_roundtrip: Callable[[float], None] | None = None,
         on_error: Callable[[str], None] | None = None,
+        on_unanswered: Callable[[Link], Callable[[], None]] | None = None,
         deadlines: Deadlines | None = None,
     ) -> None:
         self.address = address
@@ -74,6 +77,7 @@ class Link:
         self.opened_total = 0
         self.failed_total = 0
         self.calls_total = 0
+        self.answered_total = 0
         self.waiting = 0
         #: Why the latest attempt to open a connection failed; empty since one succeeded.
         self.last_failure = ""
@@ -83,6 +87,8 @@ class Link:
         self._on_push = on_push
         self._on_reopen = on_reopen
         self._on_lost = on_lost
+        self._on_unanswered = on_unanswered
+        self._answered_anew: Callable[[], None] | None = None
         #: Channels that the open connection is subscribed to, and those it is to be, each bounded by the queues served.
         self._channels: set[str] = set()
         self._confirmed: set[str] = set()
@@ -142,6 +148,8 @@ class Link:
         except TimeoutError as error:
             lost = self._out_of_time(timeout)
             if self._connection is not None and self._connection.outstanding:
+                if self._on_unanswered is not None:
+                    self._answered_anew = self._on_unanswered(self)
                 self._drop(self._connection)
             self._note_error(error)
             raise lost from error
@@ -150,6 +158,7 @@ class Link:
             raise
         finally:
             self.waiting -= 1
+        self.answered_total += 1
         if self.on_roundtrip is not None:
             self.on_roundtrip(time.perf_counter() - began)
         return replies
@@ -180,6 +189,11 @@ class Link:
         connection = self._connection
         if connection is not None and (connection.address.host, connection.address.port) != (host, port):
             self._drop(connection)
+
+    def drop(self) -> None:
+        """Leave the open connection; calls under way there end with ConnectionLost."""
+        if self._connection is not None:
+            self._drop(self._connection)
 
     async def close(self) -> None:
         """Close the connection; calls under way end with PoolClosed. Safe to call again."""
@@ -231,6 +245,9 @@ class Link:
                 self._backoff.opened()
                 if self.opened_total > 1 and self._on_reopen is not None:
                     self._on_reopen()
+                answered, self._answered_anew = self._answered_anew, None
+                if answered is not None:
+                    answered()
                 return connection
         finally:
             self._opening = None

@@ -18,6 +18,7 @@ from redis.asyncio.connection import AbstractConnection, Connection, SSLConnecti
 from headrace.deadlines import Deadlines
 from headrace.errors import PoolClosed, PoolTimeout
 from headrace.pool.client_pool import ConnectionPool
+from headrace.pool.deaf import DeafWatch
 from headrace.pool.holders import tell_holders
 from headrace.pool.lanes import Lane, app_shares
 from headrace.pool.link import Link
@@ -82,6 +83,7 @@ class Pool(ConnectionPool):
         self._client_name = client_name
         # Bounded by the maximum.
         self._links: list[Link] = []
+        self._deaf = DeafWatch(self._links, census)
         self._closed_calls = self._closed_opened = self._closed_failed = 0
         self._closed = False
 
@@ -140,6 +142,7 @@ class Pool(ConnectionPool):
             on_lost=on_lost,
             on_roundtrip=self._roundtrip,
             on_error=self._core.ledger.count_name,
+            on_unanswered=self._deaf.note,
             deadlines=self._deadlines,
         )
         self._links.append(link)
@@ -187,6 +190,7 @@ class Pool(ConnectionPool):
     async def close(self) -> None:
         """Close all links and connections; calls under way end with PoolClosed. Safe to call again."""
         self._closed = True
+        await self._deaf.close()
         while self._links:
             await self.release(self._links[-1])
         await self.aclose()
