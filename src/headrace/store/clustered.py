@@ -99,6 +99,24 @@ class ClusterStore(Store):
         dead = [await self._count_dead(client, box) for box in await self.boxes(client, queue)]
         return dataclasses.replace(counts, dead=counts.dead + sum(dead))
 
+    async def totals(self, client: Client, queues: Sequence[str]) -> list[replies.Counts | Exception]:
+        """Return the counts of many queues; one more round trip asks for their boxes, and another for the dead in them."""
+        counts = await super().totals(client, queues)
+        asked = [pack_command("SMEMBERS", QueueKeys(self.prefix, queue)["sources"]) for queue in queues]
+        found = await self.run(client, asked) if asked else []
+        boxes = [
+            (index, Box(queues[index], source.decode()))
+            for index, sources in enumerate(found)
+            for source in (() if isinstance(sources, Exception) else sources)
+        ]
+        if boxes:
+            asked = [pack_command("ZCARD", self.queue(box).keys["dead"]) for _, box in boxes]
+            for (index, _), dead in zip(boxes, await self.run(client, asked), strict=True):
+                one = counts[index]
+                if isinstance(dead, int) and not isinstance(one, Exception):
+                    counts[index] = dataclasses.replace(one, dead=one.dead + dead)
+        return counts
+
     async def clear(self, client: Client, queue: str, status: str, limit: int) -> int:
         """Delete one page of jobs of one status; 0 when none is left."""
         deleted = await super().clear(client, queue, status, limit)
