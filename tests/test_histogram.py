@@ -56,6 +56,38 @@ def test_what_was_counted_apart_adds_up(first: list[float], second: list[float])
     assert one.quantiles().count == len(first) + len(second)
 
 
+@given(
+    st.lists(st.one_of(st.floats(min_value=0.0, max_value=9e9), durations), max_size=80),
+    st.lists(st.integers(3, 32), min_size=1, unique=True).map(sorted),
+)
+def test_what_is_below_an_edge_is_counted_exactly(values: list[float], powers: list[int]) -> None:
+    histogram = Histogram()
+    for value in values:
+        histogram.record(value)
+
+    counts = histogram.below(powers)
+
+    microseconds = [int(value * 1_000_000.0) for value in values]
+    for at, power in enumerate(powers):
+        assert sum(counts[: at + 1]) == sum(1 for each in microseconds if each < 2**power)
+    assert sum(counts) == len(values)
+
+
+@given(st.lists(st.tuples(durations, st.floats(min_value=0.0, max_value=200.0)), max_size=40))
+def test_nothing_is_forgotten_whatever_the_windows(recorded: list[tuple[float, float]]) -> None:
+    recent, everything, now = RecentHistogram(window=60.0), Histogram(), 1.0
+    for value, pause in recorded:
+        now += pause
+        recent.turn(now)
+        recent.current.record(value)
+        everything.record(value)
+
+    found = recent.ever()
+
+    assert (found.counts, found.zeros, found.longest) == (everything.counts, everything.zeros, everything.longest)
+    assert math.isclose(found.total, everything.total)
+
+
 @pytest.mark.parametrize(("seconds", "zeros"), [(0.0, 1), (-5.0, 1), (9e-7, 1), (1e-6, 0), (1e12, 0)])
 def test_nothing_and_far_too_much_are_counted_too(seconds: float, zeros: int) -> None:
     histogram = Histogram()

@@ -1,7 +1,8 @@
 """Histograms of durations in a fixed number of bytes: cheap to record into, percentiles within 7 %.
 
 A duration falls into one of 241 buckets: eight for each power of two of microseconds, as in an HDR histogram. What is
-recorded costs no memory. `RecentHistogram` answers for the last one to two windows, so that old figures fade.
+recorded costs no memory. `RecentHistogram` answers for the last one to two windows, so that old figures fade, and for
+all time, for whoever compares two moments.
 
 Source: G. Tene, "HdrHistogram", hdrhistogram.org, 2012-2019 (buckets linear within powers of two).
 """
@@ -10,7 +11,11 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
-from typing import Final
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 #: Buckets within one power of two.
 STEPS: Final = 8
@@ -19,7 +24,7 @@ BUCKETS: Final = 241
 #: Bytes of the counts of one histogram.
 HISTOGRAM_BYTES: Final = BUCKETS * 8
 #: What the two below hold at most, their objects and numbers included.
-RECENT_HISTOGRAM_BYTES: Final = 2 * HISTOGRAM_BYTES + 1_280
+RECENT_HISTOGRAM_BYTES: Final = 3 * HISTOGRAM_BYTES + 1_600
 RECENT_MAXIMUM_BYTES: Final = 2 * (60 * (8 + 28) + 64) + 256
 
 
@@ -90,6 +95,28 @@ class Histogram:
             if count:
                 counts[index] += count
 
+    def below(self, powers: Sequence[int]) -> list[int]:
+        """Count durations between powers of two, which the edges of buckets are.
+
+        Args:
+            powers: Exponents of microseconds, ascending, 3..32.
+
+        Returns:
+            How many were shorter than the first, then how many between each two, and how many were not shorter than
+            the last.
+
+        Example:
+            >>> histogram = Histogram()
+            >>> for microseconds in (0, 900, 1_030, 5_000):
+            ...     histogram.record(microseconds / 1_000_000)
+            >>> histogram.below([10, 11])  # 1.024 and 2.048 ms
+            [2, 1, 1]
+        """
+        edges = [0, *((power - 2) << 3 for power in powers), BUCKETS]
+        counts = [sum(self.counts[low:high]) for low, high in pairwise(edges)]
+        counts[0] += self.zeros
+        return counts
+
     def clear(self) -> None:
         """Forget everything."""
         self.zeros, self.total, self.longest = 0, 0.0, 0.0
@@ -121,19 +148,21 @@ class Histogram:
 
 
 class RecentHistogram:
-    """Count durations, and answer for the last one to two windows.
+    """Count durations, and answer for the last one to two windows, or for all of them.
 
     Args:
         window: Seconds of one window, 1 <= window <= 3600.
     """
 
-    __slots__ = ("_before", "_since", "current", "window")
+    __slots__ = ("_before", "_past", "_since", "current", "window")
 
     def __init__(self, window: float = 60.0) -> None:
         self.window = window
         #: Where durations are recorded.
         self.current = Histogram()
         self._before = Histogram()
+        #: Everything before these two.
+        self._past = Histogram()
         self._since = 0.0
 
     def turn(self, now: float) -> None:
@@ -144,9 +173,11 @@ class RecentHistogram:
         if elapsed < self.window:
             return
         self._since = now
+        self._past.add(self._before)
         self._before, self.current = self.current, self._before
         self.current.clear()
         if elapsed >= 2 * self.window:
+            self._past.add(self._before)
             self._before.clear()
 
     def quantiles(self, now: float) -> Quantiles:
@@ -156,6 +187,13 @@ class RecentHistogram:
         merged.add(self._before)
         merged.add(self.current)
         return merged.quantiles()
+
+    def ever(self) -> Histogram:
+        """Return everything that was counted since it was made."""
+        merged = Histogram()
+        for part in (self._past, self._before, self.current):
+            merged.add(part)
+        return merged
 
 
 class RecentMaximum:

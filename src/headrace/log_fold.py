@@ -38,10 +38,14 @@ class Fold:
     Args:
         interval: Seconds for which a line stands for those like it; 0 prints every line.
         fingerprint: Returns a text that two lines share only if all they say is the same.
+
+    Attributes:
+        folded_total: Lines that were only counted.
     """
 
     def __init__(self, interval: float, fingerprint: Callable[[logging.LogRecord], str]) -> None:
         self.interval = interval
+        self.folded_total = 0
         self._fingerprint = fingerprint
         # In the order in which their intervals began, so that the first one is the first to end.
         self._lines: dict[Key, _Line] = {}
@@ -64,6 +68,7 @@ class Fold:
             line.seen.add(mark)
             return True
         line.folded += 1
+        self.folded_total += 1
         line.last = _without_trouble(record)
         return False
 

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from headrace.census import Census
     from headrace.clock import Clock
-    from headrace.health.verdict import Check, WorkerState
+    from headrace.health.verdict import Check, LoopLag, WorkerState
+    from headrace.histogram import Histogram
     from headrace.pool.carrier import Carrier
     from headrace.settings import Settings
 
@@ -340,6 +341,15 @@ class Monitor:
 
     # Verdict
 
+    def latencies(self) -> Histogram:
+        """Return the times of all calls on the control lane."""
+        return self._recent.ever()
+
+    @property
+    def loop_lag(self) -> LoopLag:
+        """How late the loop was at the latest looks."""
+        return self._watch.figures()
+
     def _checks(self) -> tuple[Check, ...]:
         if self._facts is None and self._command == INFO:
             return ()
@@ -369,7 +379,7 @@ class Monitor:
             since=now - self._condition.changed_at,
             latency=latency,
             loop=self._watch.machine.status,
-            loop_lag=self._watch.figures(),
+            loop_lag=self.loop_lag,
             checks=checks,
             checks_age=self._inquiry.age(now),
             pool=dataclasses.asdict(self._pool_stats()),

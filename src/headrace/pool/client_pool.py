@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from headrace.census import Census
     from headrace.clock import Clock
+    from headrace.histogram import Histogram
     from headrace.pool.lanes import Lane
     from headrace.pool.ledger import LaneBook
 
@@ -349,6 +350,11 @@ class ConnectionPool(redis.asyncio.ConnectionPool):
     def stats(self) -> PoolStats:
         """Return the figures of the pool: counts now, totals, and times of the last one to two minutes."""
         return read_stats(self.name, self._core.ledger, _now())
+
+    def times(self) -> dict[str, Histogram]:
+        """Return all times since the pool was made: `wait` and `response`, as in `PoolStats`."""
+        ledger = self._core.ledger
+        return {"wait": ledger.waits.ever(), "response": ledger.responses.ever()}
 
     def holders(self, lane: Lane | None = None) -> list[Holder]:
         """List who holds connections, longest first."""

@@ -100,7 +100,7 @@ class ClusterStore(Store):
         return dataclasses.replace(counts, dead=counts.dead + sum(dead))
 
     async def totals(self, client: Client, queues: Sequence[str]) -> list[replies.Counts | Exception]:
-        """Return the counts of many queues; one more round trip asks for their boxes, and another for the dead in them."""
+        """Return the counts of many queues; two more round trips ask for the boxes, and for the dead in them."""
         counts = await super().totals(client, queues)
         asked = [pack_command("SMEMBERS", QueueKeys(self.prefix, queue)["sources"]) for queue in queues]
         found = await self.run(client, asked) if asked else []

@@ -88,6 +88,11 @@ class Leases:
                 runner.close()
         self._renewal = self._survey = self._alarm = None
 
+    def ages(self) -> dict[str, float]:
+        """Return for how many seconds each lease has not been extended, by queue; those of queues with jobs in hand."""
+        now = asyncio.get_running_loop().time()
+        return {name: max(0.0, now - served.lease_at) for name, served in self._queues.items() if served.attempts}
+
     async def renew(self) -> None:
         """Renew the leases that no other call has extended for a quarter of their length; one round trip."""
         now = asyncio.get_running_loop().time()

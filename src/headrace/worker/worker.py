@@ -152,6 +152,10 @@ class Worker:
             return self._parts.stats()
         return self._final or WorkerStats(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
+    def lease_ages(self) -> dict[str, float]:
+        """Return for how many seconds its leases have not been extended, by queue; it has one where it holds jobs."""
+        return {} if self._parts is None else self._parts.leases.ages()
+
     @property
     def is_running(self) -> bool:
         """Whether `run` was called and has not come to its end."""
