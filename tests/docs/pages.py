@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from headrace import errors, keys
 from headrace.settings import Settings
 from headrace.settings_rows import describe
+from headrace.telemetry.metrics import LABELS, METRICS
 from tests.docs import states
 from tests.tidy.test_lua_headers import read, sections, split
 from tests.tidy.tree import ROOT, SOURCE, name_of, tracked
@@ -175,6 +176,28 @@ def benchmarks_table() -> str:
     return table(["script", "does", "command"], rows)
 
 
+# Metrics
+
+
+def metrics_table() -> str:
+    """Every metric that is exported: type, labels, meaning, and how many series it has at most."""
+    rows = [
+        [
+            f"`{metric.name}`", metric.type, ", ".join(f"`{label}`" for label in metric.all_labels),
+            f"{metric.bound:,}", metric.text,
+        ]
+        for metric in METRICS
+    ]  # fmt: skip
+    return table(["metric", "type", "labels", "series", "meaning"], rows)
+
+
+def labels_table() -> str:
+    """Every label of the metrics with what bounds it."""
+    return table(
+        ["label", "values", "at most"], [[f"`{name}`", one.text, str(one.bound)] for name, one in LABELS.items()]
+    )
+
+
 # All of them
 
 PARTS: Final[tuple[tuple[str, str, Callable[[], str]], ...]] = (
@@ -184,6 +207,8 @@ PARTS: Final[tuple[tuple[str, str, Callable[[], str]], ...]] = (
     ("docs/keys.md", "scripts", scripts_table),
     ("docs/guarantees.md", "tests", guarantees_table),
     ("docs/benchmarks.md", "scripts", benchmarks_table),
+    ("docs/metrics.md", "labels", labels_table),
+    ("docs/metrics.md", "metrics", metrics_table),
     ("docs/state-machine.md", "picture", states.picture),
     ("docs/state-machine.md", "transitions", states.transitions_table),
 )
