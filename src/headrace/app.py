@@ -377,11 +377,6 @@ class Headrace(OpenParts):
         if self._live is not None:
             self._live.unfollow(follower)
 
-    @property
-    def census_book(self) -> Census:
-        """Where everything live is entered."""
-        return self._census
-
     def census(self) -> list[CensusRow]:
         """List every live timer, task, subscription, connection, thread and process of this app."""
         return self._census.entries()

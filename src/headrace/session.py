@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from headrace.server import ServerUse
     from headrace.settings import Settings
     from headrace.sizing.sizer import Sizer
+    from headrace.telemetry.exporter import Exporter
 
 
 #: Told to listeners instead of a message when messages may have been lost.
@@ -86,6 +87,8 @@ class Session:
             on_event=self._pool_event,
         )
         self.sizer: Sizer | None = None
+        #: What tells monitoring of the app, once it was asked to.
+        self.exporter: Exporter | None = None
         self._watch = SentinelWatch(address, census)
         self._wire(self.pool, Store)
 
@@ -161,6 +164,8 @@ class Session:
         """Close everything; calls under way end with PoolClosed."""
         if self.sizer is not None:
             await self.sizer.close()
+        if self.exporter is not None:
+            await self.exporter.close()
         await self.inbox.close()
         await self.monitor.close()
         await self.clock.close()

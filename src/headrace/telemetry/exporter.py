@@ -1,0 +1,73 @@
+"""What an open app tells of itself and of its queues to monitoring; made when it is asked for the first time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from headrace.telemetry.prometheus import compose
+from headrace.telemetry.queues import QueueFigures
+from headrace.telemetry.reading import ProcessFigures, Shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from headrace.pool.carrier import Carrier
+    from headrace.store.store import Store
+    from headrace.task import Registry
+    from headrace.telemetry.samples import Sample
+    from headrace.worker.worker import Worker
+
+
+class Exported(Shown, Protocol):
+    """What an exporter needs of an open app."""
+
+    tasks: Registry
+
+    @property
+    def store(self) -> Store: ...  # noqa: D102 - as the parts of the app are called
+
+    @property
+    def control(self) -> Carrier: ...  # noqa: D102 - as above
+
+
+class Exporter:
+    """Tell monitoring of one app.
+
+    Args:
+        app: The open app.
+        workers: Returns its workers.
+    """
+
+    def __init__(self, app: Exported, workers: Callable[[], Sequence[Worker]]) -> None:
+        self._app = app
+        self._workers = workers
+        self._process = ProcessFigures(app, workers)
+        self.queues = QueueFigures(app.store, app.control, app.census_book, self._own_queues)
+
+    def process(self) -> list[Sample]:
+        """Return the figures of this process."""
+        return self._process.read()
+
+    async def text(self, *, process: bool = True) -> str:
+        """Return everything in the text format of Prometheus, within about half a second.
+
+        Args:
+            process: Tell of this process beside the queues.
+
+        Raises:
+            UsageError: prometheus-client is not installed.
+        """
+        counted = await self.queues.read()
+        processes = {"1": self.process()} if process else {}
+        return await compose(processes, counted, self._app.census_book)
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        await self.queues.close()
+
+    def _own_queues(self) -> list[str]:
+        """Name the queues that this process serves or has tasks for, and the dead-letter queues of these."""
+        tasks = self._app.tasks
+        served = [queue for worker in self._workers() for queue in worker.queues]
+        queues = [*served, *tasks.queues()]
+        return [*queues, *(letter for queue in queues for letter in tasks.letters(queue))]
