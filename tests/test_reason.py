@@ -128,6 +128,13 @@ CASES = [
         dataclasses.replace(SERVED, holder="box, process 7"),
     ),
     Case(
+        "worker-gone",
+        "Worker w1 (Box, process 7) holds it, since 12.3 s, and has no connection to the server: it died or is cut "
+        "off. Another worker takes the job back when its lease runs out, in 20.0 s.",
+        found("active", hold=HOLD),
+        dataclasses.replace(SERVED, holder="Box, process 7", gone=True),
+    ),
+    Case(
         "paused",
         "It waits. Queue 'mail' is paused: resume it with `headrace queues resume mail`.",
         found("waiting", paused=True),
@@ -192,3 +199,12 @@ def test_the_holder_is_named_also_after_it_lost_a_lease() -> None:
     around = look_around("mail", found("active", hold=HOLD + b".2"), {"w1": FACTS})
 
     assert around.holder == "box, process 7"
+
+
+@pytest.mark.parametrize(
+    ("connected", "gone"), [(None, False), ({"box:7", "box:8"}, False), ({"box:8"}, True), (set(), True)]
+)
+def test_a_holder_is_gone_when_it_is_known_to_have_no_connection(connected: set[str] | None, *, gone: bool) -> None:
+    around = look_around("mail", found("active", hold=HOLD), {"w1": FACTS}, connected=connected)
+
+    assert around.gone is gone

@@ -273,7 +273,8 @@ class Headrace(OpenParts):
         session = self._open_session
         workers = await session.store.workers(session.user)
         if found.status != "waiting":
-            return look_around(queue, found, workers)
+            connected = await session.connected() if found.status == "active" else None
+            return look_around(queue, found, workers, connected=connected)
         ahead = await session.store.count_ahead(session.user, queue, job_id, found.priority)
         return look_around(queue, found, workers, ahead)
 

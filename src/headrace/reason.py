@@ -31,6 +31,7 @@ class Surroundings:
         more: There may be more of them than were counted.
         workers: How many live workers serve its queue.
         holder: Host and process of the worker that holds it, as far as they are known.
+        gone: That process is known to have no connection to the server.
     """
 
     queue: str
@@ -38,6 +39,7 @@ class Surroundings:
     more: bool = False
     workers: int = 0
     holder: str = ""
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,8 @@ class Reason:
     """Why a job is where it is.
 
     Attributes:
-        code: missing, completed, dead, cancelled, delayed, deferred, lease-lost, held, running, paused, no-worker,
-            behind or next.
+        code: missing, completed, dead, cancelled, delayed, deferred, lease-lost, worker-gone, held, running, paused,
+            no-worker, behind or next.
         text: One or two sentences for people.
     """
 
@@ -55,7 +57,11 @@ class Reason:
 
 
 def look_around(
-    queue: str, found: Found, workers: Mapping[str, WorkerFacts], ahead: tuple[int, bool] = (0, False)
+    queue: str,
+    found: Found,
+    workers: Mapping[str, WorkerFacts],
+    ahead: tuple[int, bool] = (0, False),
+    connected: set[str] | None = None,
 ) -> Surroundings:
     """Gather what `explain` says about the surroundings of a job.
 
@@ -64,6 +70,7 @@ def look_around(
         found: What the server knows of the job.
         workers: The registry of workers.
         ahead: Jobs that come before it, and whether there may be more.
+        connected: Each process that has a connection to the server, as `host:pid`; None when that is not known.
     """
     now = found.now_ms / 1000
     live = {name: facts for name, facts in workers.items() if now - facts.seen < WORKER_SEEN}
@@ -73,6 +80,7 @@ def look_around(
         queue, *ahead,
         workers=sum(1 for facts in live.values() if queue in facts.queues),
         holder=f"{holder.host}, process {holder.pid}" if holder else "",
+        gone=holder is not None and connected is not None and f"{holder.host}:{holder.pid}" not in connected,
     )  # fmt: skip
 
 
@@ -156,8 +164,15 @@ def _active(found: Found, around: Surroundings) -> Reason:
         lost = f" {span(found.now_ms - found.lease_deadline_ms)} ago" if found.lease_deadline_ms else ""
         text = f"Stalled: {worker} held it{held}, and its lease ran out{lost}. The next worker to look takes it back."
         return Reason("lease-lost", text if around.workers else f"{text} {_no_worker(around)}")
+    if around.gone:
+        left = span(found.lease_deadline_ms - found.now_ms)
+        text = (
+            f"W{worker[1:]} holds it{held}, and has no connection to the server: it died or is cut off. "
+            f"Another worker takes the job back when its lease runs out, in {left}."
+        )
+        return Reason("worker-gone", text)
     if not is_started(found.hold):
-        return Reason("held", f"{worker.capitalize()} holds it{held}, and starts it as soon as a slot is free.")
+        return Reason("held", f"W{worker[1:]} holds it{held}, and starts it as soon as a slot is free.")
     return Reason("running", f"It runs on {worker}{held}, attempt {found.state.attempts + 1}.")
 
 

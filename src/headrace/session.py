@@ -205,6 +205,15 @@ class Session:
     def figures(self) -> None:
         """Tell nothing: the figures of the pool are read from the pool."""
 
+    async def connected(self) -> set[str] | None:
+        """Return each process that has a connection to the server, as `host:pid`; None where that is not known."""
+        if self._cluster is not None:
+            # Why: one node does not know the clients of the others.
+            return None
+        from headrace.sizing.facts import connected_processes  # noqa: PLC0415 - few ask, and an import would pay for it
+
+        return await connected_processes(self.control)
+
     async def listen(self, channels: Iterable[str], callback: Callable[[str, bytes], None]) -> None:
         """Call back with channel and message of these control channels."""
         names = list(channels)

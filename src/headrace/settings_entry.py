@@ -60,7 +60,8 @@ class Setting(Generic[T]):
         try:
             return self.kind.parse(given.strip())
         except ValueError:
-            remedy = f"Correct it in {place}, or remove it there for the default of {self.kind.show(self.default)}."
+            default = "" if self.default is None else f" for the default of {self.kind.show(self.default)}"
+            remedy = f"Correct it in {place}, or remove it there{default}."
             raise self._error(self.variable, given, self.kind.expected, source, remedy) from None
 
     def check(self, given: object, source: Source) -> T:

@@ -27,6 +27,25 @@ class SettingRow:
     text: str
     change: Change
 
+    @property
+    def shown(self) -> str:
+        """The value with its unit."""
+        return show_value(self.value, self.unit)
+
+
+def show_value(value: Shown, unit: str = "") -> str:
+    """Write a value of a row with its unit.
+
+    Example:
+        >>> show_value(30000, "ms"), show_value(2.0), show_value(None)
+        ('30000 ms', '2', 'not set')
+    """
+    if value is None:
+        return "not set"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return f"{value} {unit}" if unit else str(value)
+
 
 def describe(settings: Settings) -> list[SettingRow]:
     """List every setting with its value, source, default, unit, bounds and meaning, passwords masked."""

@@ -60,6 +60,7 @@ def test_an_app_is_found_from_the_current_folder(place: str) -> None:
         (":app", "':app': expected module:attribute, such as shop.jobs:app."),
         ("hr_shop:", "'hr_shop:': expected module:attribute, such as hr_shop:app."),
         ("./hr_pack/jobs.py:app", "'./hr_pack/jobs.py' is no name of a module. Write hr_pack.jobs:app."),
+        ("hr_shop.py:app", "'hr_shop.py:app': 'hr_shop.py' is no name of a module. Write hr_shop:app."),
         ("hr_shp:app", "there is no module 'hr_shp' in {folder} or on sys.path. Did you mean 'hr_shop'?"),
         (
             "hr_pack.job:app",

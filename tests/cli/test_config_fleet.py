@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import os
+import socket
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,6 +15,7 @@ from headrace.settings_fleet import check_values, encode_version
 from headrace.settings_profiles import PROFILES
 from headrace.store.versions import Versions
 from tests.cli.command import Command, run_with
+from tests.live import working
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +53,24 @@ def test_a_change_is_stored_with_who_and_why_and_shown_with_its_source(command: 
     assert "QUEUE_CONCURRENCY=5  source fleet  default 100  live" in shown.out.splitlines()
     assert shown.out.splitlines()[-1].startswith("# fleet: version 1, ")
     assert shown.out.rstrip().endswith("by ann: too slow")
+
+
+def test_a_running_process_that_was_started_with_other_settings_is_named(
+    app: Headrace, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def look() -> tuple[str, Any]:
+        async with working(app, ["mail"]):
+            monkeypatch.setenv("QUEUE_CONCURRENCY", "9")
+            text = (await asyncio.to_thread(command, "config", "show")).out
+            return text, await asyncio.to_thread(lambda: command("config", "show", "--json").json)
+
+    text, rows = run_with(app, look)
+
+    said = f"runs with QUEUE_CONCURRENCY={app.settings.queue_concurrency} (default), which is another value than here"
+    assert f"# process {os.getpid()} on {socket.gethostname()} {said}" in text.splitlines()
+    (row,) = [row for row in rows if row["name"] == "QUEUE_CONCURRENCY"]
+    (other,) = row["running"]
+    assert (row["value"], other["pid"], other["source"]) == (9, os.getpid(), "default")
 
 
 def test_a_setting_is_taken_out_by_an_empty_value_and_the_others_stay(command: Command) -> None:

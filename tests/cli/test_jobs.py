@@ -121,7 +121,8 @@ def test_list_shows_what_matters_of_each_status(
 
 
 def test_list_without_jobs_says_so(command: Command) -> None:
-    assert command("jobs", "list", "-q", "mail").out == "No waiting jobs in queue 'mail'.\n"
+    never_used = "Queue 'mail' was never used. See `headrace queues list`."
+    assert command("jobs", "list", "-q", "mail").out == f"No waiting jobs in queue 'mail'. {never_used}\n"
     assert command("jobs", "list", "-q", "mail", "--json").json == {
         "queue": "mail", "status": "waiting", "jobs": [], "cursor": None,
     }  # fmt: skip
@@ -225,10 +226,11 @@ def test_a_job_that_is_nowhere_is_one_sentence_and_code_1(
     waiting(app, mail)
 
     for words in (["show"], ["cancel"], ["retry"], ["why"]):
-        for where, place in ([], "the 1 known queues"), (["-q", "mail"], "queue 'mail'"):
+        everywhere = f"the one known queue below prefix '{app.settings.prefix}' at unix://"
+        for where, place in ([], everywhere), (["-q", "mail"], "queue 'mail': "):
             done = command("jobs", *words, "nope", *where)
             assert (done.code, done.out) == (1, "")
-            assert done.err.startswith(f"JobNotFound: job nope is not in {place}: ")
+            assert done.err.startswith(f"JobNotFound: job nope is not in {place}")
 
 
 def test_a_job_is_not_looked_for_in_too_many_queues(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,7 +11,7 @@ import typer
 
 from headrace.queue import QueueStats
 from tests.cli.command import Command, run_with
-from tests.live import work_off
+from tests.live import work_off, working
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,21 +69,55 @@ def test_list_shows_every_queue_with_its_counts(app: Headrace, command: Command)
     lines = command("queues", "list").out.splitlines()
     rows = command("queues", "list", "--json").json
 
-    assert lines[0].split() == ["queue", *COUNTS, "paused", "jobs/s", "errors", "oldest"]
-    assert [line.split()[:8] for line in lines[1:]] == [
-        ["mail", "1", "1", "0", "2", "0", "1", "no"],
-        ["mail-dead", "0", "0", "0", "0", "1", "0", "no"],
+    assert lines[0].split() == ["queue", *COUNTS, "paused", "workers", "jobs/s", "errors", "oldest"]
+    assert [line.split()[:9] for line in lines[1:]] == [
+        ["mail", "1", "1", "0", "2", "0", "1", "no", "0"],
+        ["mail-dead", "0", "0", "0", "0", "1", "0", "no", "0"],
     ]
     assert [(row["queue"], *(row[count] for count in COUNTS)) for row in rows] == [
         ("mail", 1, 1, 0, 2, 0, 1),
         ("mail-dead", 0, 0, 0, 0, 1, 0),
     ]
-    assert rows[0].keys() == {"queue", *QueueStats.__slots__}
+    assert rows[0].keys() == {"queue", "served", *QueueStats.__slots__}
+
+
+def test_how_many_workers_serve_a_queue_is_shown_also_while_they_are_idle(app: Headrace, command: Command) -> None:
+    async def look() -> tuple[Any, Any]:
+        async with working(app, ["mail", "bulk"]), working(app, ["mail"]):
+            rows = await asyncio.to_thread(lambda: command("queues", "list", "--json").json)
+            return rows, (await asyncio.to_thread(command, "queues", "stats", "mail")).out
+
+    rows, text = run_with(app, look)
+
+    assert {row["queue"]: row["served"] for row in rows} == {"mail": 2, "bulk": 1}
+    assert text.endswith("workers     2 serve it, 0 hold jobs of it\n")
 
 
 def test_list_without_any_queue_says_so(command: Command) -> None:
-    assert command("queues", "list") == (0, "No queue was ever used below this prefix.\n", "")
+    done = command("queues", "list")
+
+    first, *_ = done.out.splitlines()
+    assert first.startswith("No queue was ever used below prefix 't-")
+    assert first.endswith("/run/server.sock?db=0.")
+    assert (done.code, done.err) == (0, "")
     assert command("queues", "list", "--json").json == []
+
+
+def test_list_without_any_queue_names_other_prefixes_and_databases(
+    app: Headrace, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enqueue(app, "waiting")
+
+    url, command.url = command.url, f"{command.url}?db=1"
+    elsewhere = command("queues", "list").out
+    command.url = url
+    monkeypatch.setenv("HEADRACE_PREFIX", f"{app.settings.prefix}-other")
+    other = command("queues", "list").out
+
+    assert re.search(
+        r"^Other databases of this server hold keys: 0 \(\d+ keys\)\. Does REDIS_URL", elsewhere, re.MULTILINE
+    )
+    assert f"Queues are here below other prefixes: '{app.settings.prefix}'. Is HEADRACE_PREFIX" in other
 
 
 def test_stats_show_one_queue(app: Headrace, command: Command) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.cli.command import Command
+from headrace.errors import PoolTimeout
+from tests.cli.command import Command, run_with
 from tests.live import working
 
 if TYPE_CHECKING:
@@ -94,7 +96,7 @@ def test_json_has_the_figures_by_name(command: Command) -> None:
 
 
 @pytest.mark.usefixtures("busy")
-def test_one_process_in_full_shows_duties_census_subscribers_and_histories(command: Command) -> None:
+def test_one_process_in_full_shows_pool_duties_census_subscribers_and_histories(command: Command) -> None:
     done = command("top", "--once", "--process", str(os.getpid()))
 
     for expected in ("renew leases", "slot ", "worker/slots.py:", "panel", "readings of memory"):
@@ -102,6 +104,31 @@ def test_one_process_in_full_shows_duties_census_subscribers_and_histories(comma
     full = command("top", "--once", "--json", "-p", str(os.getpid())).json
     assert {"name", "owner", "interval", "late_maximum", "cost_total"} <= full["duties"][0].keys()
     assert {thing["kind"] for thing in full["census"]} >= {"timer", "task", "connection", "subscription"}
+    assert full["settings"]["REDIS_URL"][1] == "argument"
+    assert (full["pool"]["timeouts_total"], full["pool"]["holders"]) == (0, [])
+
+
+def test_one_process_in_full_shows_who_holds_connections_and_who_got_none(app: Headrace, command: Command) -> None:
+    app.settings = app.settings.override({"redis_max_connections": 8, "redis_acquire_timeout": 0.1})
+
+    async def look() -> str:
+        lane = app.pool.lane("user", owner="cart", purpose="check out")
+        held = []
+        # Bound: the lane has eight at most.
+        with contextlib.suppress(PoolTimeout):
+            while True:
+                held.append(await lane.get_connection())
+        shown = await asyncio.to_thread(command, "top", "--once", "-p", str(os.getpid()))
+        for connection in held:
+            await lane.release(connection)
+        return shown.out
+
+    shown = run_with(app, look)
+
+    heads, row = shown.partition("pool: connections, ")[2].splitlines()[1:3]
+    figures = dict(zip(re.split(" {2,}", heads.strip()), row.split(), strict=True))
+    assert (figures["at most"], figures["timed out"]) == ("8", "1")
+    assert re.search(r"^user  cart   check out  \S*test_top.py:\d+ \S+ +\d", shown, re.MULTILINE), shown
 
 
 @pytest.mark.usefixtures("busy")

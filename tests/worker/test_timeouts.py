@@ -247,7 +247,9 @@ async def test_hard_timeout_alone_is_the_only_timeout(app: Headrace) -> None:
     assert error == "JobTimeout"
 
 
-async def test_worker_stops_although_a_task_swallows_every_cancellation(app: Headrace) -> None:
+async def test_worker_stops_although_a_task_swallows_every_cancellation_and_names_it(
+    app: Headrace, caplog: pytest.LogCaptureFixture
+) -> None:
     entered = asyncio.Event()
 
     @app.task
@@ -272,6 +274,11 @@ async def test_worker_stops_although_a_task_swallows_every_cancellation(app: Hea
     await job.refresh()
     assert job.status == "waiting"
     assert job.attempts == 0
+    said = {record.message: vars(record)["jobs"] for record in caplog.records if "jobs" in vars(record)}
+    assert said == {
+        "jobs did not end within the grace; they are cancelled and handed back": f"{job.task} {job.id}",
+        "jobs go on although they are cancelled; they are handed back all the same": f"{job.task} {job.id}",
+    }
 
 
 # What a task may do with its asyncio task

@@ -38,7 +38,7 @@ def load_app(place: str) -> Headrace:
     module_name, colon, attribute = place.partition(":")
     if not colon or not module_name or not attribute:
         raise OptionError(f"'{place}': expected module:attribute, such as {_guess_place(module_name)}.")
-    if not all(part.isidentifier() for part in module_name.split(".")):
+    if module_name.endswith(".py") or not all(part.isidentifier() for part in module_name.split(".")):
         raise OptionError(f"'{place}': '{module_name}' is no name of a module. Write {_guess_place(module_name)}.")
     module = _import(module_name)
     found: object = module

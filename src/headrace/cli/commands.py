@@ -7,6 +7,7 @@ The table below holds what `headrace --help` shows, so that help imports no comm
 from __future__ import annotations
 
 import importlib
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from typer._click import Command, Context
+
+
+_NOBODY: Final = logging.NullHandler()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "top": Entry("top", "Watch the fleet: queues, processes, timers, memory."),
     "queues": Entry("queues", "Look at queues and control them."),
     "jobs": Entry("jobs", "Look at jobs and control them."),
+    "metrics": Entry("metrics", "Print the figures of all queues for Prometheus."),
     "health": Entry("health", "Say how the server is, why, and what to do."),
     "verify": Entry("verify", "Prove settings, server and engine, under load and faults."),
     "doctor": Entry("doctor", "Examine settings and server, without load."),
@@ -69,6 +74,9 @@ class LazyGroup(TyperGroup):
 
     def invoke(self, ctx: Context) -> Any:
         """Run a command; an error of Headrace becomes one sentence and an exit code."""
+        # Why: a command says itself what is wrong, and Python prints what a library logs to nobody. `headrace worker`
+        # sets up its log.
+        logging.getLogger("headrace").addHandler(_NOBODY)
         with exit_on_error():
             return super().invoke(ctx)
 

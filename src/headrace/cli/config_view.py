@@ -13,13 +13,14 @@ from headrace.cli.output import is_terminal, print_table
 from headrace.errors import HeadraceError, SettingError
 from headrace.settings import load_settings
 from headrace.settings_fleet import NO_VERSION
-from headrace.settings_rows import describe
+from headrace.settings_rows import describe, show_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from headrace.app import Headrace
     from headrace.fleet.desk import Reach
+    from headrace.fleet.snapshot import Snapshot
     from headrace.settings import Settings
     from headrace.settings_fleet import Difference, Version
     from headrace.settings_rows import SettingRow
@@ -27,6 +28,18 @@ if TYPE_CHECKING:
 
 #: Longest wait for the server of a command that can do without, seconds.
 PATIENCE = 2.0
+#: Processes that are named for one setting.
+NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """A running process with another value of a setting than one that is started here would have."""
+
+    host: str
+    pid: int
+    value: str
+    source: str
 
 
 @dataclass(slots=True)
@@ -37,6 +50,7 @@ class View:
         rows: One a setting.
         version: The latest version of the fleet.
         waits: Workers that have to be restarted, by the setting that waits for it.
+        others: Running processes that have another value, by setting.
         trouble: Why the fleet was not asked, if it could not be.
         refused: Why the fleet's settings do not count, if they are bad.
     """
@@ -44,12 +58,20 @@ class View:
     rows: list[SettingRow]
     version: Version = NO_VERSION
     waits: dict[str, list[str]] = field(default_factory=dict)
+    others: dict[str, list[Other]] = field(default_factory=dict)
     trouble: str = ""
     refused: str = ""
 
     def as_rows(self) -> list[dict[str, Any]]:
         """Return the rows for JSON."""
-        return [{**asdict(row), "waits": self.waits.get(row.name, [])} for row in self.rows]
+        return [
+            {
+                **asdict(row),
+                "waits": self.waits.get(row.name, []),
+                "running": [asdict(other) for other in self.others.get(row.name, [])],
+            }
+            for row in self.rows
+        ]
 
 
 def look(url: str | None, *, local: bool) -> View:
@@ -67,18 +89,45 @@ def look(url: str | None, *, local: bool) -> View:
         )
     from headrace.cli.connect import with_app
 
-    async def read(app: Headrace) -> tuple[Version, dict[str, list[str]]]:
-        return await app.fleet.read(), restarts(await app.fleet.workers())
+    async def read(app: Headrace) -> tuple[Version, dict[str, list[str]], list[Snapshot]]:
+        workers = await app.fleet.workers()
+        # Why only then: whoever is asked gets a quarter of a second to answer.
+        shown = await app.fleet.look() if workers else []
+        return await app.fleet.read(), restarts(workers), [one for one in shown if one.app != app.id]
 
     try:
-        version, waits = with_app(url, read, patience=PATIENCE)
+        version, waits, running = with_app(url, read, patience=PATIENCE)
     except HeadraceError as error:
         return View(describe(own), trouble=f"The settings of the fleet were not read: {error}")
     try:
         place = f"version {version.number} of the fleet's settings (`headrace config set`, or `rollback`)"
-        return View(describe(own.with_fleet(version.values, place=place)), version, waits)
+        rows = describe(own.with_fleet(version.values, place=place))
     except SettingError as error:
         return View(describe(own), version, waits, refused=f"SettingError: {error}")
+    return View(rows, version, waits, find_others(rows, running, waits))
+
+
+def find_others(
+    rows: Sequence[SettingRow], running: Sequence[Snapshot], waits: Mapping[str, Sequence[str]]
+) -> dict[str, list[Other]]:
+    """Return by setting which running processes have another value.
+
+    Args:
+        rows: The settings here. What belongs to one process (`local`) is left out.
+        running: What the processes show of themselves.
+        waits: Settings of the fleet that wait for a restart; they are told of apart.
+    """
+    others: dict[str, list[Other]] = {}
+    for row in rows:
+        if row.change == "local" or row.name in waits:
+            continue
+        for one in running:
+            if one.settings is None:
+                continue
+            value, source = one.settings.get(row.name, (show_value(row.default, row.unit), "default"))
+            if value != row.shown:
+                others.setdefault(row.name, []).append(Other(one.host, one.pid, value, source))
+    return others
 
 
 def restarts(workers: Mapping[str, WorkerFacts]) -> dict[str, list[str]]:
@@ -96,13 +145,19 @@ def print_view(view: View) -> None:
         _print_table(view.rows)
     else:
         for row in view.rows:
-            value, default = show_value(row.value, row.unit), show_value(row.default)
-            typer.echo(f"{row.name}={value}  source {row.source}  default {default}  {row.change}")
+            default = show_value(row.default)
+            typer.echo(f"{row.name}={row.shown}  source {row.source}  default {default}  {row.change}")
     version = view.version
     if version.number:
         why = f": {version.note}" if version.note else ""
         typer.echo(f"# fleet: version {version.number}, {show_time(version.at_ms)} by {version.author}{why}")
     print_waits(view.waits)
+    for name, others in view.others.items():
+        for other in others[:NAMED]:
+            place = f"process {other.pid} on {other.host}"
+            typer.echo(f"# {place} runs with {name}={other.value} ({other.source}), which is another value than here")
+        if len(others) > NAMED:
+            typer.echo(f"# {len(others) - NAMED} more processes have another {name} than here")
 
 
 def print_waits(waits: Mapping[str, Sequence[str]]) -> None:
@@ -139,15 +194,6 @@ def show_time(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S") if at_ms else "-"
 
 
-def show_value(value: str | float | None, unit: str = "") -> str:
-    """Write a value of a row with its unit."""
-    if value is None:
-        return "not set"
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return f"{value} {unit}" if unit else str(value)
-
-
 def _print_table(rows: Sequence[SettingRow]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -159,9 +205,8 @@ def _print_table(rows: Sequence[SettingRow]) -> None:
     )
     for row in rows:
         style = "dim" if row.source == "default" else ""
-        value = show_value(row.value, row.unit)
         table.add_row(
-            row.name, value, row.source, show_value(row.default), row.bounds, row.change, row.text, style=style
+            row.name, row.shown, row.source, show_value(row.default), row.bounds, row.change, row.text, style=style
         )
     console.print(table)
 

@@ -46,8 +46,9 @@ def list_(
 ) -> None:
     """List jobs of one status, a page at a time: waiting ones as they will run, ended ones with the newest first."""
 
-    async def look(app: Headrace) -> tuple[list[JobView], str | None]:
+    async def look(app: Headrace) -> tuple[list[JobView], str | None, str]:
         from headrace.cli.job_view import JobView
+        from headrace.cli.queues import doubt
 
         page = await app.queue(queue).jobs(status, cursor=cursor, limit=limit)
         views: list[JobView] = []
@@ -58,9 +59,9 @@ def list_(
             views += [
                 JobView(job.id, queue, one) for job, one in zip(part, founds, strict=True) if one.status == status
             ]
-        return views, page.cursor
+        return views, page.cursor, "" if page.jobs or cursor else await doubt(app, queue)
 
-    found, following = with_app(url, look)
+    found, following, doubtful = with_app(url, look)
     if as_json:
         rows = [view.as_json() for view in found]
         print_json({"queue": queue, "status": status, "jobs": rows, "cursor": following})
@@ -70,7 +71,8 @@ def list_(
             ("id", "task", "priority", "attempts", "enqueued", *found[0].when_name), [one.row() for one in found]
         )
     else:
-        typer.echo(f"No {status} jobs in queue '{queue}'{' on this page' if cursor or following else ''}.")
+        where = " on this page" if cursor or following else ""
+        typer.echo(f"No {status} jobs in queue '{queue}'{where}.{doubtful and ' ' + doubtful}")
     if following is not None:
         typer.echo(f"More: --cursor {following}")
 
@@ -182,6 +184,7 @@ async def locate(app: Headrace, job_id: str, queue: str | None) -> tuple[Job[Any
         for name, found in zip(part, answers, strict=True):
             if found.status != "missing" and queue in {None, found.state.origin}:
                 return app.queue(name).job(job_id), found
-    where = f"queue '{queue}'" if queue else f"the {len(names)} known queues"
+    known = "the one known queue" if len(names) == 1 else f"the {len(names)} known queues"
+    where = f"queue '{queue}'" if queue else f"{known} below prefix '{app.settings.prefix}' at {app.pool.address}"
     text = f"job {job_id} is not in {where}: it never was, or it completed and its outcome is not kept"
     raise JobNotFound(text + ". Set keep_result= on the task to keep outcomes longer.")

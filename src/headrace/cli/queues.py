@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,48 +13,52 @@ from headrace.cli.connect import UrlOption, with_app
 from headrace.cli.output import EXIT_USAGE, JsonOption, fail, is_terminal, print_facts, print_json, print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from headrace.app import Headrace
     from headrace.queue import Queue, QueueStats
+    from headrace.store.replies import WorkerFacts
 
 queues = typer.Typer(name="queues", help="Look at queues and control them.", no_args_is_help=True)
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the queue.")]
 
 _COUNTS = ("waiting", "delayed", "active", "completed", "failed", "cancelled")
-_COLUMNS = ("queue", *_COUNTS, "paused", "jobs/s", "errors", "oldest")
+_COLUMNS = ("queue", *_COUNTS, "paused", "workers", "jobs/s", "errors", "oldest")
 
 
 @queues.command(name="list")
 def list_(*, as_json: JsonOption = False, url: UrlOption = None) -> None:
-    """List all queues that were ever used, with the number of jobs by status."""
+    """List all queues that were ever used: the jobs by status, and how many workers serve each."""
 
-    async def look(app: Headrace) -> list[tuple[str, QueueStats]]:
+    async def look(app: Headrace) -> tuple[list[tuple[str, QueueStats]], Counter[str], list[str]]:
         found = await app.queues()
         # Why: all questions travel together on one connection.
-        stats = await asyncio.gather(*(queue.stats() for queue in found))
-        return [(queue.name, one) for queue, one in zip(found, stats, strict=True)]
+        stats, workers = await asyncio.gather(asyncio.gather(*(queue.stats() for queue in found)), app.fleet.workers())
+        rows = [(queue.name, one) for queue, one in zip(found, stats, strict=True)]
+        return rows, count_served(workers), [] if rows else await _nothing_here(app)
 
-    rows = with_app(url, look)
+    rows, served, nothing = with_app(url, look)
     if as_json:
-        print_json([_as_json(name, stats) for name, stats in rows])
+        print_json([{**_as_json(name, stats), "served": served[name]} for name, stats in rows])
     elif not rows:
-        typer.echo("No queue was ever used below this prefix.")
+        typer.echo("\n".join(nothing))
     else:
-        print_table(_COLUMNS, [_row(name, stats) for name, stats in rows], right=_COLUMNS[1:])
+        print_table(_COLUMNS, [_row(name, stats, served[name]) for name, stats in rows], right=_COLUMNS[1:])
 
 
 @queues.command()
 def stats(name: NameArgument, *, as_json: JsonOption = False, url: UrlOption = None) -> None:
     """Show the counts, the pace and the errors of one queue."""
 
-    async def look(app: Headrace) -> QueueStats:
-        return await _known(app, name)
+    async def look(app: Headrace) -> tuple[QueueStats, int]:
+        return await known(app, name), count_served(await app.fleet.workers())[name]
 
-    found = with_app(url, look)
+    found, served = with_app(url, look)
     if as_json:
-        print_json(_as_json(name, found))
+        print_json({**_as_json(name, found), "served": served})
     else:
-        print_facts(_as_facts(name, found))
+        print_facts(_as_facts(name, found, served))
 
 
 @queues.command()
@@ -86,7 +91,7 @@ def clear(
         _ask(name, status, url, asks=is_terminal() and not as_json)
 
     async def work(app: Headrace) -> int:
-        await _known(app, name)
+        await known(app, name)
         return await app.queue(name).clear(status)
 
     cleared = with_app(url, work)
@@ -103,7 +108,7 @@ def retry(name: NameArgument, *, as_json: JsonOption = False, url: UrlOption = N
     async def work(app: Headrace) -> int:
         from headrace.queue import Queue
 
-        await _known(app, name)
+        await known(app, name)
         others = [other for other in await app.store.queue_names(app.user) if other != name]
         # Why: without the tasks nobody knows which dead-letter queue is theirs, so that all queues are looked through.
         return await Queue(name, app.store, lambda: app.user, app, lambda _: others).retry_failed()
@@ -134,7 +139,7 @@ def _ask(name: str, status: str, url: str | None, *, asks: bool) -> None:
         fail(f"clear deletes all {status} jobs of queue '{name}'. Add --yes to say that this is wanted.", EXIT_USAGE)
 
     async def look(app: Headrace) -> QueueStats:
-        return await _known(app, name)
+        return await known(app, name)
 
     count = getattr(with_app(url, look), status)
     # Why: the completed count is a total; how many outcomes are kept is not counted apart.
@@ -142,34 +147,53 @@ def _ask(name: str, status: str, url: str | None, *, asks: bool) -> None:
     typer.confirm(f"Delete {what} of queue '{name}' for good?", abort=True)
 
 
-async def _known(app: Headrace, name: str) -> QueueStats:
+def count_served(workers: Mapping[str, WorkerFacts]) -> Counter[str]:
+    """Return by queue how many live workers serve it."""
+    return Counter(queue for facts in workers.values() for queue in facts.queues)
+
+
+async def _nothing_here(app: Headrace) -> list[str]:
+    """Say where there is no queue, and where else on this server there are some."""
+    from headrace.fleet.nearby import look_nearby
+
+    address, prefix = app.pool.address, app.settings.prefix
+    nearby = await look_nearby(app.control, prefix, address.database)
+    return [f"No queue was ever used below prefix '{prefix}' at {address}.", *nearby.sentences]
+
+
+async def known(app: Headrace, name: str) -> QueueStats:
     """Return the stats of a queue, or end the command when it was never used: its name is then mistyped."""
+    found = await app.queue(name).stats()
+    if not any(asdict(found).values()) and (doubtful := await doubt(app, name)):
+        fail(doubtful)
+    return found
+
+
+async def doubt(app: Headrace, name: str) -> str:
+    """Say that a queue was never used, and what was meant; an empty text for one that was."""
     import difflib
 
-    queue = app.queue(name)
-    found = await queue.stats()
-    if not any(asdict(found).values()):
-        names = [other.name for other in await app.queues()]
-        if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f"Did you mean '{close[0]}'?" if close else "See `headrace queues list`."
-            fail(f"Queue '{name}' was never used. {hint}")
-    return found
+    names = [other.name for other in await app.queues()]
+    if name in names:
+        return ""
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"Did you mean '{close[0]}'?" if close else "See `headrace queues list`."
+    return f"Queue '{name}' was never used. {hint}"
 
 
 def _as_json(name: str, stats: QueueStats) -> dict[str, Any]:
     return {"queue": name, **asdict(stats)}
 
 
-def _row(name: str, stats: QueueStats) -> tuple[object, ...]:
+def _row(name: str, stats: QueueStats, served: int) -> tuple[object, ...]:
     from headrace.reason import span
 
     counts = [getattr(stats, count) for count in _COUNTS]
     oldest = span(stats.oldest_ms) if stats.waiting else None
-    return (name, *counts, stats.paused, stats.throughput, f"{100 * stats.error_rate:.1f} %", oldest)
+    return (name, *counts, stats.paused, served, stats.throughput, f"{100 * stats.error_rate:.1f} %", oldest)
 
 
-def _as_facts(name: str, stats: QueueStats) -> list[tuple[str, object]]:
+def _as_facts(name: str, stats: QueueStats, served: int) -> list[tuple[str, object]]:
     from headrace.reason import span
 
     return [
@@ -182,7 +206,7 @@ def _as_facts(name: str, stats: QueueStats) -> list[tuple[str, object]]:
         ("error rate", f"{100 * stats.error_rate:.1f} % of the attempts of the last hour"),
         ("average", f"{stats.avg_ms:.1f} ms an attempt, over the last hour"),
         ("oldest", f"waits for {span(stats.oldest_ms)}" if stats.waiting else None),
-        ("workers", f"{stats.workers} hold jobs of it"),
+        ("workers", f"{served} serve it, {stats.workers} hold jobs of it"),
     ]
 
 

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from headrace.cli.queues import count_served
 from headrace.fleet.snapshot import Snapshot, total_counts
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from headrace.app import Headrace
     from headrace.queue import QueueStats
 
@@ -34,6 +37,7 @@ class QueueRow(msgspec.Struct, frozen=True):
         stalled_rate: Jobs taken back from lost workers.
         arriving_rate: Jobs that came, as far as it can be told from those that went.
         oldest_ms: Age of the oldest waiting job.
+        served: Live workers that serve it.
     """
 
     name: str
@@ -48,6 +52,7 @@ class QueueRow(msgspec.Struct, frozen=True):
     stalled_rate: float
     arriving_rate: float
     oldest_ms: int
+    served: int
 
 
 class SilentWorker(msgspec.Struct, frozen=True):
@@ -118,7 +123,8 @@ class Looks:
             ConnectionLost: The server could not be reached.
         """
         app = self._app
-        queues, shown, workers = await asyncio.gather(self._queues(), app.fleet.look(wait=wait), app.fleet.workers())
+        workers = await app.fleet.workers()
+        queues, shown = await asyncio.gather(self._queues(count_served(workers)), app.fleet.look(wait=wait))
         processes = sorted((one for one in shown if one.app != app.id), key=lambda one: (one.host, one.pid))
         answered = {(one.host, one.pid) for one in processes}
         now = time.time()
@@ -129,19 +135,19 @@ class Looks:
         ]
         return View(str(app.pool.address), now, queues, processes, silent, dict(total_counts(processes)))
 
-    async def _queues(self) -> list[QueueRow]:
+    async def _queues(self, served: Counter[str]) -> list[QueueRow]:
         queues = (await self._app.queues())[:QUEUES]
         # Why: all questions travel together on one connection.
         stats = await asyncio.gather(*(queue.stats() for queue in queues))
         now = time.monotonic()
         seconds = now - self._looked_at
         found = {queue.name: one for queue, one in zip(queues, stats, strict=True)}
-        rows = [_row(name, one, self._before.get(name), seconds) for name, one in found.items()]
+        rows = [_row(name, one, self._before.get(name), seconds, served[name]) for name, one in found.items()]
         self._before, self._looked_at = found, now
         return sorted(rows, key=lambda row: (-row.done_rate, -row.waiting - row.active, row.name))
 
 
-def _row(name: str, now: QueueStats, before: QueueStats | None, seconds: float) -> QueueRow:
+def _row(name: str, now: QueueStats, before: QueueStats | None, seconds: float, served: int) -> QueueRow:
     def rate(change: int) -> float:
         return round(max(0, change) / seconds, 2)
 
@@ -155,5 +161,5 @@ def _row(name: str, now: QueueStats, before: QueueStats | None, seconds: float) 
         arriving = rate(left + grown)
     return QueueRow(
         name, now.paused, now.waiting, now.delayed, now.active, now.failed, now.workers,
-        round(done, 2), retried, stalled, arriving, now.oldest_ms if now.waiting else 0,
+        round(done, 2), retried, stalled, arriving, now.oldest_ms if now.waiting else 0, served,
     )  # fmt: skip

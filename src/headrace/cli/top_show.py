@@ -42,7 +42,15 @@ def tables(view: View, process: str | None) -> list[Table]:
     found = view.find(process)
     if found is None:
         return [Table(f"process {process} does not answer", ("process", "state"), [(process, "silent")], 2)]
-    return [_processes([found]), _duties(found), _census(found), *_subscribers(found), _histories(found)]
+    return [
+        _processes([found]),
+        _pool(found),
+        *_holders(found),
+        _duties(found),
+        _census(found),
+        *_subscribers(found),
+        _histories(found),
+    ]
 
 
 def headline(view: View) -> str:
@@ -117,12 +125,12 @@ def _queues(rows: list[QueueRow]) -> Table:
     from headrace.reason import span
 
     columns = (
-        "queue", "paused", "waiting", "delayed", "active", "dead", "workers",
+        "queue", "paused", "waiting", "delayed", "active", "dead", "served by",
         "in/s", "done/s", "retried/s", "stalled/s", "oldest",
     )  # fmt: skip
     found: list[tuple[object, ...]] = [
         (
-            row.name, row.paused, row.waiting, row.delayed, row.active, row.failed, row.workers,
+            row.name, row.paused, row.waiting, row.delayed, row.active, row.failed, row.served,
             row.arriving_rate, row.done_rate, row.retried_rate, row.stalled_rate,
             span(row.oldest_ms) if row.oldest_ms else None,
         )
@@ -155,7 +163,31 @@ def _silent(view: View) -> list[Table]:
     if not view.silent:
         return []
     rows: list[tuple[object, ...]] = [(one.worker, one.host, one.pid, f"{one.seen:.0f} s ago") for one in view.silent]
-    return [Table("workers that did not answer", ("worker", "host", "pid", "registered"), rows, 2)]
+    title = "workers that did not answer: ended, stopped, cut off, or their event loop is blocked by a task"
+    return [Table(title, ("worker", "host", "pid", "registered"), rows, 2)]
+
+
+def _pool(one: Snapshot) -> Table:
+    columns = (
+        "at most", "open", "in use", "idle", "waiting", "most waiting", "timed out",
+        "wait p95 ms", "response p95 ms",
+    )  # fmt: skip
+    pool = one.pool
+    row = (
+        pool.maximum, pool.total, pool.active, pool.idle, pool.waiting, pool.waiting_highest, pool.timeouts_total,
+        round(pool.wait_p95 * 1000, 1), round(pool.response_p95 * 1000, 1),
+    )  # fmt: skip
+    return Table("pool: connections, and calls that wait for one", columns, [row], 0)
+
+
+def _holders(one: Snapshot) -> list[Table]:
+    if not one.pool.holders:
+        return []
+    columns = ("lane", "owner", "purpose", "taken at", "held s")
+    rows: list[tuple[object, ...]] = [
+        (each.lane, each.owner, each.purpose or None, each.place, each.held) for each in one.pool.holders
+    ]
+    return [Table("connections that clients hold, the longest first", columns, rows, 4)]
 
 
 def _duties(one: Snapshot) -> Table:

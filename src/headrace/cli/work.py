@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import difflib
 import importlib.util
 import logging
 import os
@@ -85,6 +86,11 @@ def run_worker(plan: Plan, reporter: Reporter | None) -> tuple[Stopped, bool]:
         logger.warning(
             "the app has no tasks; import the modules that define them where the app is", extra={"app": plan.app}
         )
+    for name in plan.queues:
+        close = difflib.get_close_matches(name, app.tasks.queues(), n=1)
+        if name not in app.tasks.queues() and close:
+            # Why no refusal: `using(queue=...)` may send jobs to any queue.
+            logger.warning("no task of the app has this queue", extra={"queue": name, "did_you_mean": close[0]})
     worker = app.worker(plan.queues or None, plan.concurrency, grace=plan.grace, burst=plan.burst)
     with asyncio.Runner(loop_factory=_loop_factory(wanted=plan.uvloop)) as runner:
         try:

@@ -17,6 +17,7 @@ import msgspec
 
 from headrace.fleet.figures import total_figures
 from headrace.memory.process import governor
+from headrace.settings_rows import describe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from headrace.clock import Clock
     from headrace.events import EventBus
     from headrace.memory.status import MemoryStatus
+    from headrace.settings import Settings
     from headrace.worker.host import Follower
 
 #: Largest snapshot, bytes; lists are cut until it fits.
@@ -63,8 +65,21 @@ class DutyFigures(msgspec.Struct, frozen=True):
     cost_total: float
 
 
+class Held(msgspec.Struct, frozen=True):
+    """One connection that a client holds; see `headrace.pool.holders.Holder`. `held` is seconds."""
+
+    lane: str
+    owner: str
+    purpose: str
+    place: str
+    held: float
+
+
 class PoolFigures(msgspec.Struct, frozen=True):
-    """The pool; see `headrace.pool.figures.PoolStats`. Times are seconds of the last one to two minutes."""
+    """The pool; see `headrace.pool.figures.PoolStats`. Times are seconds of the last one to two minutes.
+
+    `holders` are those that have had a connection for longest; cut to what fits.
+    """
 
     maximum: int = 0
     total: int = 0
@@ -75,6 +90,7 @@ class PoolFigures(msgspec.Struct, frozen=True):
     timeouts_total: int = 0
     wait_p95: float = 0.0
     response_p95: float = 0.0
+    holders: list[Held] = []
 
 
 class History(msgspec.Struct, frozen=True):
@@ -129,6 +145,8 @@ class Snapshot(msgspec.Struct, frozen=True):
         subscribers: Subscribers, those that are most behind first; cut to what fits.
         pool: The pool.
         memory: The memory.
+        settings: Value and source of each setting that has not its default, passwords masked; None when the process is
+            of a version that does not tell.
     """
 
     app: str
@@ -147,6 +165,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     subscribers: list[Subscriber] = []
     pool: PoolFigures = PoolFigures()
     memory: MemoryFigures = MemoryFigures()
+    settings: dict[str, tuple[str, str]] | None = None
 
 
 class Shown(Protocol):
@@ -170,6 +189,11 @@ class Shown(Protocol):
     @property
     def pool(self) -> Any:
         """Its pool."""
+        ...
+
+    @property
+    def settings(self) -> Settings:
+        """Its settings."""
         ...
 
 
@@ -202,8 +226,11 @@ def take_snapshot(app_id: str, app: Shown, followers: Iterable[Follower]) -> Sna
         census=_census(app.census_book),
         duties=_duties(app.clock),
         subscribers=_subscribers(app.events),
-        pool=_pool(app.pool.stats()),
+        pool=_pool(app.pool),
         memory=_memory(governor().status()),
+        settings={
+            row.name: (row.shown[:TEXT], row.source) for row in describe(app.settings) if row.source != "default"
+        },
     )
 
 
@@ -218,6 +245,7 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
             duties=snapshot.duties[:most],
             subscribers=snapshot.subscribers[:most],
             memory=msgspec.structs.replace(snapshot.memory, histories=snapshot.memory.histories[:most]),
+            pool=msgspec.structs.replace(snapshot.pool, holders=snapshot.pool.holders[:most]),
         )
     return encoded
 
@@ -270,10 +298,15 @@ def _subscribers(bus: EventBus) -> list[Subscriber]:
     ]  # fmt: skip
 
 
-def _pool(stats: Any) -> PoolFigures:
+def _pool(pool: Any) -> PoolFigures:
+    stats = pool.stats()
     return PoolFigures(
         stats.maximum, stats.total, stats.active, stats.idle, stats.waiting, stats.waiting_highest,
         stats.timeouts_total, stats.wait.p95, stats.response.p95,
+        [
+            Held(one.lane, one.owner[:TEXT], one.purpose[:TEXT], one.place[-TEXT:], round(one.held, 1))
+            for one in pool.holders()[:ENTRIES]
+        ],
     )  # fmt: skip
 
 

@@ -239,5 +239,8 @@ def refuse(reply: Any, what: str, where: str) -> None:
     if isinstance(reply, ConnectionLost):
         raise reply
     if isinstance(reply, Exception):
-        text = f"{where} refused {what}: {str(reply).rstrip('.')}"
-        raise CommandRefused(text + ". Look at its log and memory, and at what else writes to its keys.") from reply
+        said = str(reply).rstrip(".")
+        remedy = "Look at its log and memory, and at what else writes to its keys."
+        if said.startswith("OOM"):
+            remedy = "Free some of its memory (`headrace queues clear`), or raise maxmemory; see `headrace health`."
+        raise CommandRefused(f"{where} refused {what}: {said}. {remedy}") from reply

@@ -148,10 +148,12 @@ class Running:
         self.flights.kick()
         if self.slots.running and grace:
             await self._wait_for_slots(grace)
+        self._tell_running(logging.WARNING, "jobs did not end within the grace; they are cancelled and handed back")
         for attempt in list(self.slots.running):
             self.slots.stop(attempt, "shutdown")
         if self.slots.running:
             await self._wait_for_slots(LAST_MARGIN, hurried=False)
+        self._tell_running(logging.ERROR, "jobs go on although they are cancelled; they are handed back all the same")
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -338,6 +340,11 @@ class Running:
                 await asyncio.wait({self.slots.next_end(), hurry}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         finally:
             hurry.cancel()
+
+    def _tell_running(self, level: int, message: str) -> None:
+        if self.slots.running:
+            jobs = ", ".join(self._governed.running_jobs())
+            logger.log(level, message, extra={"count": len(self.slots.running), "jobs": jobs})
 
     def _give_back_buffer(self) -> None:
         for attempt in self.slots.take_back():
