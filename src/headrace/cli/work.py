@@ -14,23 +14,27 @@ from typing import TYPE_CHECKING
 from headrace.census import Census
 from headrace.cli.apps import load_app
 from headrace.cli.exits import EXIT_FAILED, EXIT_OK, exit_code
-from headrace.cli.listen import listening
+from headrace.cli.listen import answer_metrics, listening
 from headrace.errors import HeadraceError, UsageError
-from headrace.health.answers import Report, answer_one, report_worker
+from headrace.health.answers import METRICS, Report, answer_one, report_worker
 from headrace.logs import setup_logs
 from headrace.memory.limits import MIB
 from headrace.memory.process import governor
 from headrace.settings import load_settings
 from headrace.worker.place import count_quick, quick_delay
 from headrace.worker.report import (
+    ASK_FIGURES,
     ASK_HEALTH,
     ASK_LIFE,
+    ASK_QUEUES,
     PREDECESSOR_VARIABLE,
     QUICK_VARIABLE,
     Answered,
     Failed,
     Lives,
+    Measured,
     Pressed,
+    Queues,
     Reporter,
     Started,
     Stopped,
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
     from headrace.cli.plan import Plan
     from headrace.health.answers import Answer
     from headrace.memory.restraint import Plea
+    from headrace.telemetry.samples import Counted, Sample
     from headrace.worker.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -205,6 +210,8 @@ class _Guard:
         return report_worker(health, self._worker.id, os.getpid(), reason)
 
     async def _answer(self, path: str) -> Answer:
+        if path == METRICS:
+            return await answer_metrics({"1": self._figures()}, await self._queues(), self._census)
         # Why: whether the loop turns is told by the answer itself, and must not wait for the server.
         report = await self._report() if path != "/livez" else Report(ready=False, pid=os.getpid())
         return answer_one(path, report)
@@ -217,10 +224,33 @@ class _Guard:
             self._reporter.send(Lives())
         elif word == ASK_HEALTH:
             _ = self._census.create_task(self._tell_health(self._reporter), name="tell health", owner="command")
+        elif word == ASK_FIGURES:
+            self._reporter.send(Measured(self._figures() or []))
+        elif word == ASK_QUEUES:
+            _ = self._census.create_task(self._tell_queues(self._reporter), name="tell of queues", owner="command")
 
     async def _tell_health(self, reporter: Reporter) -> None:
         report = await self._report()
         reporter.send(Answered(report.ready, list(report.reasons), dict(report.health)))
+
+    # Metrics
+
+    def _figures(self) -> list[Sample] | None:
+        """Return the figures of this process; None while its app is not open."""
+        try:
+            return self._app.exporter.process()
+        except UsageError:
+            return None
+
+    async def _queues(self) -> Counted | None:
+        """Return what the server tells of the queues; None while the app is not open."""
+        try:
+            return await self._app.exporter.queues.read()
+        except UsageError:
+            return None
+
+    async def _tell_queues(self, reporter: Reporter) -> None:
+        reporter.send(Queues(await self._queues()))
 
     def _stop_hard(self) -> None:
         logger.warning("stopping without grace")

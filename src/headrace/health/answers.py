@@ -3,6 +3,8 @@
 - `/livez`: the process and its event loop live. 503 means that it hangs and is to be restarted.
 - `/readyz`: it is consuming. 503 means that it takes no jobs: it starts, stops, is paused, or cannot reach its server.
 - `/healthz`: the whole verdict. 503 means unhealthy; a degraded one is still 200, for it works.
+
+`/metrics` is answered by whoever runs the listener, with text: see `headrace.telemetry`.
 """
 
 from __future__ import annotations
@@ -17,17 +19,19 @@ if TYPE_CHECKING:
 
     from headrace.health.verdict import Health
 
-PATHS: Final = ("/livez", "/readyz", "/healthz")
+METRICS: Final = "/metrics"
+PATHS: Final = ("/livez", "/readyz", "/healthz", METRICS)
 OK: Final = 200
 UNAVAILABLE: Final = 503
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer: its status code, and what stands in its body as JSON."""
+    """One answer: its status code, and what stands in its body, as JSON or as text of a type."""
 
     code: int
-    body: Mapping[str, Any]
+    body: Mapping[str, Any] | str
+    type: str = "application/json"
 
 
 @dataclass(frozen=True, slots=True)

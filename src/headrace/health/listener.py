@@ -1,6 +1,6 @@
-"""A small HTTP listener for probes: GET and HEAD of three paths, one request a connection, everything bounded.
+"""A small HTTP listener for probes: GET and HEAD of a few paths, one request a connection, everything bounded.
 
-It reads one request line and the header fields behind it, answers in JSON and closes. Nothing in a request but its
+It reads one request line and the header fields behind it, answers and closes. Nothing in a request but its
 method and path has any effect. docs/decisions/0010-health.md says why this is no library.
 """
 
@@ -147,10 +147,10 @@ class Listener:
             extra = "Allow: GET, HEAD\r\n" if refusal.status is HTTPStatus.METHOD_NOT_ALLOWED else ""
         except TimeoutError:
             answer = Answer(HTTPStatus.SERVICE_UNAVAILABLE, {"error": f"no answer within {ANSWER_TIMEOUT:g} s"})
-        body = msgspec.json.encode(answer.body) + b"\n"
+        body = answer.body.encode() if isinstance(answer.body, str) else msgspec.json.encode(answer.body) + b"\n"
         lines = (
             f"HTTP/1.1 {int(answer.code)} {HTTPStatus(answer.code).phrase}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+            f"Content-Type: {answer.type}\r\nContent-Length: {len(body)}\r\n"
             f"Cache-Control: no-store\r\n{extra}Connection: close\r\n\r\n"
         )
         writer.write(lines.encode() + (b"" if method == "HEAD" else body))

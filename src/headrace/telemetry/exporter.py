@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from headrace.telemetry.prometheus import compose
-from headrace.telemetry.queues import QueueFigures
+from headrace.telemetry.queues import WAIT, QueueFigures
 from headrace.telemetry.reading import ProcessFigures, Shown
 
 if TYPE_CHECKING:
@@ -48,16 +48,17 @@ class Exporter:
         """Return the figures of this process."""
         return self._process.read()
 
-    async def text(self, *, process: bool = True) -> str:
-        """Return everything in the text format of Prometheus, within about half a second.
+    async def text(self, *, process: bool = True, within: float = WAIT) -> str:
+        """Return everything in the text format of Prometheus.
 
         Args:
             process: Tell of this process beside the queues.
+            within: Longest wait for the server, seconds.
 
         Raises:
             UsageError: prometheus-client is not installed.
         """
-        counted = await self.queues.read()
+        counted = await self.queues.read(within)
         processes = {"1": self.process()} if process else {}
         return await compose(processes, counted, self._app.census_book)
 

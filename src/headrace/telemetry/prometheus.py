@@ -8,10 +8,10 @@ from __future__ import annotations
 import importlib
 from collections import defaultdict
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from headrace.errors import UsageError
-from headrace.telemetry.metrics import METRICS, METRICS_BY_NAME, POWERS, Scope, Type
+from headrace.telemetry.metrics import METRICS, POWERS, Type
 from headrace.telemetry.samples import Sample
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from headrace.telemetry.metrics import Metric
     from headrace.telemetry.samples import Counted
 
+#: What each process told, by its number; None for one that told nothing.
+Told: TypeAlias = "Mapping[str, Sequence[Sample] | None]"
 LIBRARY: Final = "prometheus_client.core"
 #: What the text is, for the field Content-Type of an answer.
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -40,47 +42,48 @@ def load_library() -> ModuleType:
         raise UsageError(f"{text}. Install it: pip install 'headrace[metrics]'.") from error
 
 
-async def compose(processes: Mapping[str, Sequence[Sample] | None], counted: Counted | None, census: Census) -> str:
+async def compose(
+    processes: Told, counted: Counted | None, census: Census, places: Mapping[str, Sequence[Sample]] | None = None
+) -> str:
     """Write the answer to one scrape in a thread; see `write`.
 
     Args:
         processes: What each process told.
         counted: What the server told of the queues.
         census: Where the thread is entered.
+        places: What the supervisor tells of each process.
     """
     # Why: 200 queues take 30 ms, and the first time the library some 40 ms, for which the loop need not stand still.
-    return await census.in_thread(write, processes, counted, name="write metrics", owner="telemetry")
+    return await census.in_thread(write, processes, counted, places, name="write metrics", owner="telemetry")
 
 
-def write(processes: Mapping[str, Sequence[Sample] | None], counted: Counted | None) -> str:
+def write(processes: Told, counted: Counted | None, places: Mapping[str, Sequence[Sample]] | None = None) -> str:
     """Write the answer to one scrape.
 
     Args:
         processes: What each process told, by its number; None for one that told nothing.
         counted: What the server told of the queues; None where nobody asked.
+        places: What the supervisor tells of each process, by its number.
 
     Raises:
         UsageError: The library is not installed.
     """
     library = load_library()
     writer = importlib.import_module("prometheus_client.exposition")
-    text: bytes = writer.generate_latest(_Page(list(families(library, processes, counted))))
+    text: bytes = writer.generate_latest(_Page(list(families(library, processes, counted, places or {}))))
     return text.decode()
 
 
 def families(
-    library: ModuleType, processes: Mapping[str, Sequence[Sample] | None], counted: Counted | None
+    library: ModuleType, processes: Told, counted: Counted | None, places: Mapping[str, Sequence[Sample]]
 ) -> Iterator[Any]:
     """Yield what is told as metric families of the library; a metric that nothing is told of is left out."""
     found: defaultdict[str, list[tuple[list[str], Sample]]] = defaultdict(list)
     for sample in _of_answer(processes, counted):
         found[sample.name].append((sample.labels, sample))
     for number, samples in processes.items():
-        for sample in samples or ():
-            labels = sample.labels
-            if METRICS_BY_NAME[sample.name].scope is Scope.PROCESS:
-                labels = [number, *labels]
-            found[sample.name].append((labels, sample))
+        for sample in (*(samples or ()), *places.get(number, ())):
+            found[sample.name].append(([number, *sample.labels], sample))
     for metric in METRICS:
         if metric.name in found:
             yield _family(library, metric, found[metric.name])
@@ -96,7 +99,7 @@ class _Page:
         return self._found
 
 
-def _of_answer(processes: Mapping[str, Sequence[Sample] | None], counted: Counted | None) -> Iterator[Sample]:
+def _of_answer(processes: Told, counted: Counted | None) -> Iterator[Sample]:
     yield Sample("headrace_build_info", [version("headrace")], 1)
     if processes:
         yield Sample("headrace_processes", value=len(processes))

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 #: An answer serves everybody who looks within so long, seconds.
 KEEP: Final = 5.0
 #: Who looks waits for the server no longer than this, seconds.
-WAIT: Final = 0.5
+WAIT: Final = 0.4
 #: So long a question may be under way before its connection is given up as half-open, seconds; as for a health probe.
 ASK_TIMEOUT: Final = 10.0
 

@@ -124,7 +124,7 @@ def _leases(workers: Iterable[Worker]) -> Iterator[Sample]:
 
 def _server(monitor: Monitor) -> Iterator[Sample]:
     for status in Status:
-        yield Sample("headrace_server_status", [str(status)], status is monitor.redis)
+        yield Sample("headrace_server_status", [str(status)], int(status is monitor.redis))
     yield _histogram("headrace_server_latency_seconds", monitor.latencies())
     yield Sample("headrace_loop_lag_seconds", value=monitor.loop_lag.last)
 
@@ -153,7 +153,7 @@ def _memory(governor: Governor) -> Iterator[Sample]:
     yield Sample("headrace_memory_limit_bytes", value=status.limit.budget_bytes)
     yield Sample("headrace_memory_used_ratio", value=status.share)
     yield Sample("headrace_memory_step", value=steps.index(status.step))
-    yield Sample("headrace_memory_leak_suspected", value=status.leak_suspected)
+    yield Sample("headrace_memory_leak_suspected", value=int(status.leak_suspected))
     yield Sample("headrace_memory_history_bytes", value=status.history_bytes)
     yield Sample("headrace_memory_history_limit_bytes", value=status.history_limit_bytes)
     yield Sample("headrace_memory_replacements_total", value=status.replacements_asked)

@@ -48,7 +48,7 @@ class QueueRow(msgspec.Struct, frozen=True, array_like=True):
         return [
             *(Sample("headrace_queue_jobs", [queue, status], getattr(self, status)) for status in jobs),
             Sample("headrace_queue_oldest_seconds", [queue], self.oldest_ms / 1000),
-            Sample("headrace_queue_paused", [queue], self.paused),
+            Sample("headrace_queue_paused", [queue], int(self.paused)),
             Sample("headrace_queue_consumers", [queue], self.consumers),
             Sample("headrace_queue_leases", [queue], self.leases),
             *(Sample("headrace_queue_settled_total", [queue, end], total) for end, total in settled.items()),
@@ -57,7 +57,7 @@ class QueueRow(msgspec.Struct, frozen=True, array_like=True):
         ]
 
 
-class Counted(msgspec.Struct, frozen=True, array_like=True, tag="counted"):
+class Counted(msgspec.Struct, frozen=True, array_like=True):
     """What the server told of the queues.
 
     Attributes:

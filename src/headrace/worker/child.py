@@ -13,15 +13,19 @@ from typing import TYPE_CHECKING, Final
 
 from headrace.census import Kind
 from headrace.worker.report import (
+    ASK_FIGURES,
     ASK_HEALTH,
     ASK_LIFE,
+    ASK_QUEUES,
     HARD,
     REPORT_VARIABLE,
     Answered,
     Failed,
     Lives,
+    Measured,
     MessageReader,
     Pressed,
+    Queues,
     Started,
     Stopped,
 )
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from headrace.census import Census
-    from headrace.worker.report import Message
+    from headrace.worker.report import Message, Reply
 
 _CHUNK_BYTES: Final = 65_536
 #: The system ends a killed process in far less, seconds.
@@ -88,7 +92,7 @@ class Child:
         self._asked = asked
         self._reader = MessageReader()
         #: Questions that it has not answered, at most one of each word.
-        self._questions: dict[bytes, asyncio.Future[Lives | Answered | None]] = {}
+        self._questions: dict[bytes, asyncio.Future[Reply | None]] = {}
         self._connection, theirs = socket.socketpair()
         self._connection.settimeout(0)
         with theirs, contextlib.ExitStack() as stack:
@@ -117,11 +121,11 @@ class Child:
             with contextlib.suppress(OSError):
                 self._connection.send(HARD)
 
-    async def ask(self, word: bytes, timeout: float) -> Lives | Answered | None:
+    async def ask(self, word: bytes, timeout: float) -> Reply | None:
         """Ask how it is.
 
         Args:
-            word: ASK_LIFE or ASK_HEALTH.
+            word: ASK_LIFE, ASK_HEALTH, ASK_FIGURES or ASK_QUEUES.
             timeout: Longest wait in seconds.
 
         Returns:
@@ -217,8 +221,12 @@ class Child:
                 self._answer(ASK_LIFE, message)
             case Answered():
                 self._answer(ASK_HEALTH, message)
+            case Measured():
+                self._answer(ASK_FIGURES, message)
+            case Queues():
+                self._answer(ASK_QUEUES, message)
 
-    def _answer(self, word: bytes, message: Lives | Answered | None) -> None:
+    def _answer(self, word: bytes, message: Reply | None) -> None:
         question = self._questions.pop(word, None)
         if question is not None and not question.done():
             question.set_result(message)

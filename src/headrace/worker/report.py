@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
+from headrace.telemetry.samples import Counted, Sample
+
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
 
@@ -31,7 +33,11 @@ HARD: Final = b"hard\n"
 #: What it writes to hear whether the child lives, and how it is.
 ASK_LIFE: Final = b"live\n"
 ASK_HEALTH: Final = b"ask\n"
-_LINE_LIMIT_BYTES: Final = 65_536
+#: What it writes to hear the figures of the child, and those of the queues.
+ASK_FIGURES: Final = b"figures\n"
+ASK_QUEUES: Final = b"queues\n"
+#: Longest line: the figures of MAX_QUEUES queues with the longest names take about half of it.
+_LINE_LIMIT_BYTES: Final = 262_144
 _TEXT_LIMIT: Final = 4_000
 
 
@@ -113,7 +119,21 @@ class Answered(msgspec.Struct, frozen=True, tag="answered"):
     health: dict[str, Any]
 
 
-Message: TypeAlias = Started | Stopped | Failed | Pressed | Lives | Answered
+class Measured(msgspec.Struct, frozen=True, tag="measured"):
+    """The figures of the process; none while its app is not open."""
+
+    samples: list[Sample]
+
+
+class Queues(msgspec.Struct, frozen=True, tag="queues"):
+    """What the server told the process of the queues; None while its app is not open."""
+
+    counted: Counted | None
+
+
+Message: TypeAlias = Started | Stopped | Failed | Pressed | Lives | Answered | Measured | Queues
+#: What a child says when it is asked.
+Reply: TypeAlias = Lives | Answered | Measured | Queues
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 

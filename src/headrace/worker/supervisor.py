@@ -101,6 +101,11 @@ class Supervisor:
         return [place.child for place in self._places if place.child is not None]
 
     @property
+    def places(self) -> list[Place]:
+        """The places that it keeps filled, in the order of their numbers."""
+        return list(self._places)
+
+    @property
     def waiting(self) -> int:
         """Places without a process, which are to get one."""
         return sum(1 for place in self._places if place.child is None and not place.finished)

@@ -1,0 +1,25 @@
+"""The command `headrace metrics`: the figures of all queues, once, in the text format of Prometheus."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from headrace.cli.connect import UrlOption, with_app
+
+if TYPE_CHECKING:
+    from headrace.app import Headrace
+
+
+def metrics(url: UrlOption = None) -> None:
+    """Print the figures of all queues, once, in the text format of Prometheus.
+
+    The figures of worker processes are at /metrics of `headrace worker --health-port`. This command needs no worker:
+    let a timer write what it prints where the textfile collector of a node exporter looks.
+    """
+
+    async def look(app: Headrace) -> str:
+        return await app.exporter.text(process=False, within=app.settings.redis_acquire_timeout)
+
+    typer.echo(with_app(url, look), nl=False)
