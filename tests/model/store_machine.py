@@ -150,7 +150,7 @@ class StoreMachine(StoreFacts):
         current_holds = [(job_id, self.model.jobs[job_id].hold) for job_id in self.model.ids("held")]
         job_id, hold = data.draw(st.sampled_from(current_holds or self.model.holds) | st.sampled_from(self.model.holds))
         job = self.model.jobs.get(job_id)
-        current = job is not None and job.hold == hold
+        current = self.model.holds_now(job_id, hold)
 
         noted = finish(self.store.report(self.direct, QUEUE, job_id.decode(), hold, b"\x92\x05\xa0"))
 

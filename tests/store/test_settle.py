@@ -124,7 +124,7 @@ def test_a_thousand_completions_and_their_outcomes_fit_one_call(desk: Desk) -> N
     assert len(desk.dump().hashes["outcomes"]) == LIMITS[0]
 
 
-def test_a_start_whose_reply_was_lost_does_not_make_the_end_a_late_one(desk: Desk) -> None:
+def test_a_start_whose_reply_was_lost_makes_neither_progress_nor_the_end_a_late_one(desk: Desk) -> None:
     desk.enqueue("a")
     (reply,) = desk.run(desk.store.pack_reserve(desk.calls, "w", 60_000, 0, 1))
     hold = replies.parse_reserved(reply).holds[0]
@@ -132,6 +132,8 @@ def test_a_start_whose_reply_was_lost_does_not_make_the_end_a_late_one(desk: Des
     desk.settle(("start", b"a", hold, 0, "", ""))
     assert b"+" in desk.dump().hashes["held"][b"a"]
 
+    # Progress travels on another connection, and may leave before the worker knows that its start is recorded.
+    assert finish(desk.store.report(desk.direct, "work", "a", hold, b"\x92\x05\xa0"))
     assert desk.settle(complete(b"a", hold)) == []
 
 

@@ -40,7 +40,7 @@
 --                         defer     delay in ms, '', state
 --                         start     0, '', ''       the held job is being run now
 --                         follow    delay in ms, body, priority: a job that is enqueued only with the entry before it
--- USES  now wake place tell trim release count
+-- USES  now wake place same tell trim release count
 -- Returns    {status, now, refused ids}; status -1: the lease had run out, nothing was recorded
 -- Invariant  an entry whose hold is not the current one changes nothing; a completed job leaves no trace but its outcome;
 --            a job that ended holds no unique key
@@ -50,11 +50,6 @@ local mine = redis.call('ZSCORE', leases, worker)
 if not mine or tonumber(mine) < now then return {-1, now, {}} end
 local refused, completed, failed, retried, accepted = {}, 0, 0, 0, false
 
--- A start may have been recorded although its reply was lost: the mark does not count, the fence and the worker do.
-local function same(current, given)
-  if current == given then return true end
-  return current and string.gsub(current, '%-', '+', 2) == string.gsub(given, '%-', '+', 2)
-end
 -- Take `many` jobs out for good: their entries begin at `first`, `stride` values apart, with id and hold at `offset`.
 -- Returns the ids whose hold was the current one, and where their entries begin.
 local function finish(first, stride, offset, many)
