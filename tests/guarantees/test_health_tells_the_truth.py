@@ -90,6 +90,8 @@ async def test_a_server_that_has_paused_its_clients(own: PrivateServer, mode: st
         events = Events(app)
 
         with Raw(own.url) as raw:
+            if mode == "WRITE" and b"paused_actions" not in raw("INFO", "clients"):
+                pytest.skip("this server does not say what it has paused")
             raw("CLIENT", "PAUSE", 1_500, mode)
         paused = await timed(app)
         await events.until("redis.recovered")
@@ -153,12 +155,11 @@ async def test_a_server_that_is_out_of_memory(own: PrivateServer) -> None:
     async with opened(app):
         events = Events(app)
 
-        with Raw(own.url) as raw:
-            raw("CONFIG", "SET", "maxmemory", "1000000")
-            with pytest.raises(AssertionError, match="OOM"):
-                send(own.url, "SET", "more", "x" * 1_000_000)
-            full = await timed(app)
-            raw("CONFIG", "SET", "maxmemory", "0")
+        send(own.url, "CONFIG", "SET", "maxmemory", "1000000")
+        with pytest.raises(AssertionError, match="OOM"):
+            send(own.url, "SET", "more", "x" * 1_000_000)
+        full = await timed(app)
+        send(own.url, "CONFIG", "SET", "maxmemory", "0")
         await events.until("redis.recovered")
 
         assert full.redis == "unhealthy"

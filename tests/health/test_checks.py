@@ -14,6 +14,7 @@ from headrace.health.checks import QUESTIONS, Seen, judge, parse_answers, run_ch
 from headrace.health.facts import Facts, explain, read_states
 from headrace.health.verdict import CheckStatus, Health, Status
 from headrace.pool.connection import ServerReplyError
+from headrace.resp import pack_command
 from headrace.server import start_private_server
 from tests.live import fresh_app, opened, until
 from tests.support.raw import Raw
@@ -88,8 +89,8 @@ async def test_memory_and_clients_that_run_out_are_seen_before_they_have(safe_se
         send(safe_server.url, "CONFIG", "SET", "maxmemory", str(round(int(used.split(b":")[1]) / 0.85)))
         send(safe_server.url, "CONFIG", "SET", "maxclients", "3")
         with Raw(safe_server.url) as one, Raw(safe_server.url) as other:
-            one("PING")
-            other("PING")
+            for each in (one, other):
+                each.link.roundtrip(pack_command("PING"), 1)
             health = await timed(app)
 
     memory, measured = found(health, "memory")
