@@ -115,6 +115,14 @@ async def test_what_only_grows_never_shrinks_when_workers_and_subscribers_go(
     assert [last.value(name) for name in names] >= seen[-1] > seen[0]
 
 
+async def test_a_server_without_any_queue_is_up(make_app: Callable[..., Headrace]) -> None:
+    app = make_app()
+    async with opened(app):
+        found = await scrape(app)
+
+    assert (found.value("headrace_server_up"), found.value("headrace_queues")) == (1, 0)
+
+
 async def test_hostile_names_of_queues_come_out_as_they_are(make_app: Callable[..., Headrace]) -> None:
     app = make_app()
     fine, _ = shop(app)

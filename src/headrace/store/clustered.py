@@ -103,7 +103,9 @@ class ClusterStore(Store):
         """Return the counts of many queues; two more round trips ask for the boxes, and for the dead in them."""
         counts = await super().totals(client, queues)
         asked = [pack_command("SMEMBERS", QueueKeys(self.prefix, queue)["sources"]) for queue in queues]
-        found = await self.run(client, asked) if asked else []
+        if not asked:
+            return []
+        found = await self.run(client, asked)
         boxes = [
             (index, Box(queues[index], source.decode()))
             for index, sources in enumerate(found)

@@ -328,6 +328,9 @@ class Store:
 
     async def totals(self, client: Client, queues: Sequence[str]) -> list[replies.Counts | Exception]:
         """Return the counts of many queues, without those of minutes, in one round trip; an error in its place."""
+        if not queues:
+            # Why: no replies to nothing would be waited for.
+            return []
         answers = await self.run(client, [self.queue(queue)["stats"].pack((0,)) for queue in queues])
         return [answer if isinstance(answer, Exception) else replies.parse_counts(answer) for answer in answers]
 
