@@ -2,12 +2,17 @@
 
 What a page may hold:
 
-    ``` with a first line `# shop.py`       a file; `# shop.py, continued` adds to it
+    ``` with a first line `# shop.py`       a file of any kind; `# shop.py, continued` adds to it
     ```python with anything else            lines to put inside `async with app:`, with the app of the page's first
                                             file; a comment behind a `print(...)` is what it prints
     ```console                              commands behind `$ `, each with what it prints
     <!-- background -->                     in front of a console block: it runs until the page ends or its files change
-    <!-- not run: REASON -->                in front of any of them: it is only shown, as is a block of any other kind
+    <!-- file: deploy/x.yml -->             in front of a block of any kind: it is that file of the repository, word
+                                            for word, and the reader has it under that name
+    <!-- not run: REASON -->                in front of any of them: it is only shown
+
+A block of text, or of a kind in `SHOWN_ONLY`, is only shown; any other block, and any fence that is not read as one,
+is refused.
 
 In what a command prints, a line `...` stands for any lines, and ` ...` at the end of a line for its rest. What
 `python FILE` prints must agree to the letter; in what other programs print, numbers, ids and units of time may differ.
@@ -27,6 +32,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
+from tests.tidy.tree import ROOT, tracked_files
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -37,7 +44,9 @@ SHOWN_ONLY: Final = {"", "text", "mermaid", "lua", "json", "ini"}
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<note>[^\n]*?) -->\n+)?^```(?P<kind>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL
 )
-_FILE = re.compile(r"# (?P<name>[\w/]+\.\w+)(?P<more>, continued)?\n")
+_FENCE = re.compile(r"^\s*(?:```|~~~).*$", re.MULTILINE)
+_FILE = re.compile(r"# (?P<name>[\w./-]*\.\w+|(?:\w+/)*Dockerfile)(?P<more>, continued)?\n")
+_NOTE = re.compile(r"background|/?[\w-]+|not run: \S.*|file: (?P<file>\S+)")
 _PRINTED = re.compile(r"^ *print\(.*\)  # (.+)$", re.MULTILINE)
 _EXACT = re.compile(r"python [\w/]+\.py\b")
 _ID = re.compile(r"\b[0-9a-hjkmnp-tv-z]{12}[0-9a-f]{6}\b")
@@ -85,19 +94,35 @@ class Lines:
     printed: str
 
 
-Step = Command | File | Lines
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A file of the repository, and what the page shows of it."""
+
+    name: str
+    text: str
+
+
+Step = Command | Copy | File | Lines
 
 
 def steps(page: str) -> Iterator[Step]:
     """Read the examples of a page in their order.
 
     Raises:
-        ValueError: A block looks as if it were run, and is not: use python and console.
+        ValueError: A block looks as if it were run, and is not: use python and console. A mark is none of the above.
     """
+    if left := _FENCE.search(_BLOCK.sub("", page)):
+        raise ValueError(f"a fence that is not read: {left[0]!r}; start it at the line's first letter, with one word")
     for block in _BLOCK.finditer(page):
         kind, body, note = block["kind"], block["body"], block["note"] or ""
         named = _FILE.match(body)
-        if re.match(r"not run: \S", note) or (kind in SHOWN_ONLY and not named):
+        mark = _NOTE.fullmatch(note)
+        if note and not mark:
+            raise ValueError(f"a mark that is not known: <!-- {note} -->")
+        if mark and mark["file"]:
+            yield Copy(mark["file"], body)
+            continue
+        if note.startswith("not run: ") or (kind in SHOWN_ONLY and not named):
             continue
         if named:
             yield File(named["name"], body, bool(named["more"]))
@@ -174,6 +199,9 @@ class Reader:
                     self._write(step)
                     changed = True
                     continue
+                if isinstance(step, Copy):
+                    yield from self._copy(step)
+                    continue
                 if changed:
                     yield from self._restart()
                     changed = False
@@ -197,6 +225,15 @@ class Reader:
         path.write_text(before + file.text)
         if not self.module and "Headrace(" in file.text:
             self.module = path.stem
+
+    def _copy(self, copy: Copy) -> Iterator[str]:
+        if (ROOT / copy.name) not in tracked_files():
+            yield f"<!-- file: {copy.name} -->: the repository has no such file"
+        elif (ROOT / copy.name).read_text() != copy.text:
+            yield f"<!-- file: {copy.name} -->: the block and the file are not the same"
+        path = self.folder / copy.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(copy.text)
 
     def _run_lines(self, lines: Lines) -> Iterator[str]:
         script = self.folder / "lines_of_the_page.py"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from headrace.server import start_private_server
-from tests.docs.examples import Command, File, Lines, Reader, difference, steps
+from tests.docs.examples import Command, Copy, File, Lines, Reader, difference, steps
 from tests.tidy.tree import ROOT, name_of
 
 if TYPE_CHECKING:
@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 
     from headrace.server import PrivateServer
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DECISIONS = ROOT / "docs" / "decisions"
+DOCUMENTS = sorted(path for path in (ROOT / "docs").rglob("*.md") if not path.is_relative_to(DECISIONS))
+PAGES = [ROOT / "README.md", *DOCUMENTS]
+
+
+def is_followed(page: Path) -> bool:
+    """Tell whether a page has something to run. One with a block that cannot be read fails when it is followed."""
+    try:
+        return bool(list(steps(page.read_text())))
+    except ValueError:
+        return True
 
 
 @pytest.fixture
@@ -28,7 +38,7 @@ def own_server(tmp_path: Path) -> Iterator[PrivateServer]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("page", [page for page in PAGES if list(steps(page.read_text()))], ids=name_of)
+@pytest.mark.parametrize("page", [page for page in PAGES if is_followed(page)], ids=name_of)
 def test_the_examples_run(page: Path, tmp_path: Path, own_server: PrivateServer) -> None:
     folder = tmp_path / "page"
     folder.mkdir()
@@ -72,6 +82,16 @@ first
 second
 $ two
 ```
+
+<!-- file: deploy/x.yml -->
+```yaml
+a: 1
+```
+
+```yaml
+# deploy/my-own.yml
+a: 2
+```
 """
 
 
@@ -83,12 +103,26 @@ def test_a_page_is_read_in_order() -> None:
         Lines("print(1 + 1)  # 2\nawait x\n", "2"),
         Command("one a", "first\nsecond", background=False),
         Command("two", "", background=False),
+        Copy("deploy/x.yml", "a: 1\n"),
+        File("deploy/my-own.yml", "# deploy/my-own.yml\na: 2\n", more=False),
     ]
 
 
-def test_a_block_that_nobody_runs_is_refused() -> None:
-    with pytest.raises(ValueError, match="kind 'bash'"):
-        list(steps("```bash\nls\n```\n"))
+@pytest.mark.parametrize(
+    ("page", "complaint"),
+    [
+        ("```bash\nls\n```\n", "kind 'bash'"),
+        ("```yaml\na: 1\n```\n", "kind 'yaml'"),
+        ("- Do:\n\n  ```console\n  $ ls\n  ```\n", "a fence that is not read: .*console"),
+        ("```console title='x'\n$ ls\n```\n", "a fence that is not read: .*title"),
+        ("~~~console\n$ ls\n~~~\n", "a fence that is not read: '~~~console'"),
+        ("<!-- in the background -->\n```console\n$ ls\n```\n", "a mark that is not known: <!-- in the background"),
+        ("<!-- not run: -->\n```console\n$ ls\n```\n", "a mark that is not known: <!-- not run: -->"),
+    ],
+)
+def test_a_block_that_nobody_runs_is_refused(page: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        list(steps(page))
 
 
 @pytest.mark.parametrize(
@@ -121,6 +155,19 @@ def test_a_wrong_example_is_found(tmp_path: Path) -> None:
     found = list(Reader(tmp_path, "").follow(page))
 
     assert [text.splitlines()[0] for text in found] == ["$ python app.py", "$ python gone.py"]
+
+
+def test_a_block_that_is_a_file_of_the_repository_is_compared_with_it(tmp_path: Path) -> None:
+    text = (ROOT / ".gitignore").read_text()
+    blocks = {".gitignore": text, "Makefile": "all:\n", ".venv/pyvenv.cfg": "home = x\n"}
+    page = "\n".join(f"<!-- file: {name} -->\n```text\n{body}```\n" for name, body in blocks.items())
+
+    found = list(Reader(tmp_path, "").follow(f"{page}\n```console\n$ cat .gitignore\n{text}```\n"))
+
+    assert found == [
+        "<!-- file: Makefile -->: the block and the file are not the same",
+        "<!-- file: .venv/pyvenv.cfg -->: the repository has no such file",
+    ]
 
 
 def test_a_command_in_the_background_is_stopped_and_looked_at(tmp_path: Path) -> None:
