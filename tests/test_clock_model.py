@@ -192,7 +192,7 @@ def test_whatever_blocks_the_loop_does_so_with_an_urgent_duty_just_begun(
 
         assert ages
         assert max(ages) <= interval / 2 + EPSILON
-        # It runs at its own times too: up to its slack early, beside another duty, and late only inside of a longer block.
+        # It runs at its own times too: up to its slack early, beside another duty, and late only inside a longer block.
         longest = max(blocking for _, blocking in made) / 100
         bound = interval + renewing.slack + longest + EPSILON
         assert max(late - early for early, late in itertools.pairwise(begun)) <= bound
