@@ -48,7 +48,7 @@ class Scraped:
 
     def check(self) -> None:
         """Hold everything against what is declared: names, types, labels, and how many series there are."""
-        processes = len(self.labels("headrace_workers", "process")) or 1
+        processes = max([1.0, *self.values("headrace_processes")])
         for name, family in self.families.items():
             metric = METRICS_BY_NAME[name]
             assert family.type == metric.type, name
