@@ -7,12 +7,13 @@
 #   make cover     run all tests and show which lines and branches they miss
 #   make bench     run every benchmark, or one: make bench NAME=drain
 #   make docs      write the tables in docs/ that are made from the code
+#   make site      build the documentation site in site/; ARGS="--serve 8000" then serves it to this machine
 #   make lock      renew requirements-dev.lock
 #   make clean     remove what these commands made
 
 .POSIX:
 .SUFFIXES:
-.PHONY: help demo test check fix cover bench docs lock setup clean
+.PHONY: help demo test check fix cover bench docs site lock setup clean
 
 VENV = .venv
 BIN = $(VENV)/bin
@@ -57,6 +58,9 @@ bench: $(READY)
 docs: $(READY)
 	@$(BIN)/python -m tests.docs.pages
 
+site: $(READY)
+	@$(BIN)/python -m tests.docs.site $(ARGS)
+
 # uv resolves for every platform and Python version at once; it is fetched into its own environment for this command only.
 lock: $(READY)
 	@$(BIN)/python -m venv $(VENV)/lock
@@ -72,5 +76,5 @@ $(READY): $(LOCK) pyproject.toml .ci/setup
 	@touch $(READY)
 
 clean:
-	rm -rf $(VENV) build dist .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache benchmarks/.envs
+	rm -rf $(VENV) build dist site .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache benchmarks/.envs
 	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
