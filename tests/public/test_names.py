@@ -27,6 +27,7 @@ METHODS: dict[str, dict[str, set[str]]] = {
         "subscribe": {"event", "callback"},
         "census": set(),
         "health": set(),
+        "metrics": set(),
         "middleware": set(),
         "lifespan": set(),
     },

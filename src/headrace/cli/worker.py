@@ -23,7 +23,7 @@ PortOption = Annotated[
         "--health-port",
         min=0,
         max=65_535,
-        help="Answer /livez, /readyz and /healthz on this port; 0 for none.  [default: HEADRACE_HEALTH_PORT]",
+        help="Answer /livez, /readyz, /healthz and /metrics on this port; 0 for none.  [default: HEADRACE_HEALTH_PORT]",
     ),
 ]
 HostOption = Annotated[
