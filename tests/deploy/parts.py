@@ -94,7 +94,7 @@ def serving(folder: Path, *options: str, conf: str | None = None, open_files: in
         process = subprocess.Popen([*command, *options], stdout=output, stderr=output, start_new_session=True)
     try:
         deadline = time.monotonic() + DEADLINE
-        while not path.exists():
+        while "Ready to accept connections" not in log.read_text():
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.01)

@@ -11,13 +11,17 @@ import pytest
 from headrace import Headrace, Priority
 from headrace.keys import QueueKeys
 from headrace.settings import Settings
-from tests.deploy.parts import document, documents
+from tests.deploy.parts import DEPLOY, document, documents
+from tests.support.cluster import free_ports
+from tests.telemetry.test_scrape import scrape
+from tests.worker.command import WorkerCommand
 
 if TYPE_CHECKING:
     from headrace.server import PrivateServer
     from tests.support.raw import Raw
 
 KEDA = "kubernetes/keda.yaml"
+PROMETHEUS = "kubernetes/keda-prometheus.yaml"
 WORKER = "kubernetes/worker.yaml"
 
 #: What the scaler `redis` counts, by the type of the key. Source: KEDA 2.19, pkg/scalers/redis_scaler.go.
@@ -36,8 +40,8 @@ FIELDS: dict[str, Any] = {
 METADATA = {"address", "listName", "listLength"}
 
 
-def spec() -> dict[str, Any]:
-    return dict(document(KEDA, "ScaledObject")["spec"])
+def spec(name: str = KEDA) -> dict[str, Any]:
+    return dict(document(name, "ScaledObject")["spec"])
 
 
 def modifiers() -> dict[str, str]:
@@ -149,3 +153,45 @@ async def test_the_formula_counts_the_jobs_that_wait_and_those_that_run(
 )
 def test_the_number_of_pods_stays_within_its_bounds(waiting: int, held: int, pods: int) -> None:
     assert replicas({"waiting": waiting, "held": held}) == pods
+
+
+# By the metrics of the workers
+
+
+def test_both_objects_are_for_the_same_workers_with_the_same_bounds() -> None:
+    by_metrics = spec(PROMETHEUS)
+
+    assert by_metrics.keys() == FIELDS.keys() - {"advanced"}
+    for name in ("scaleTargetRef", "minReplicaCount", "maxReplicaCount", "fallback"):
+        assert by_metrics[name] == spec()[name]
+    (trigger,) = by_metrics["triggers"]
+    # Source: KEDA 2.13 and later, "Prometheus".
+    assert set(trigger["metadata"]) == {"serverAddress", "query", "threshold", "ignoreNullValues"}
+    assert trigger["metadata"]["threshold"] == modifiers()["target"]
+
+
+async def test_a_worker_tells_every_figure_of_the_query(server: PrivateServer, prefix: str) -> None:
+    parser = pytest.importorskip("promql_parser", reason="promql-parser is not installed")
+    query = parser.parse(spec(PROMETHEUS)["triggers"][0]["metadata"]["query"])
+    wanted = [
+        (part.expr.name, {each.name: each.value for each in part.expr.matchers.matchers})
+        for part in (query.lhs, query.rhs)
+    ]
+    assert [labels["status"] for _, labels in wanted] == ["waiting", "active"]
+    (port,) = free_ports(1)
+    environment = {"REDIS_URL": server.url, "HEADRACE_PREFIX": prefix, "HEADRACE_HEALTH_PORT": str(port)}
+    app = Headrace(server.url, settings={"prefix": prefix})
+
+    @app.task(queue="mail", name="shop.send_mail")
+    async def send_mail(to: str) -> None: ...
+
+    async with app:
+        await app.queue("mail").pause()
+        await send_mail.enqueue_many([(("ann",), {})] * 3)
+
+    with WorkerCommand("shop:app", environment=environment, cwd=DEPLOY / "docker") as command:
+        await asyncio.to_thread(command.wait_line, "worker started")
+        found = await asyncio.to_thread(scrape, port)
+        assert await asyncio.to_thread(command.terminate) == 0
+
+    assert [found.value(name, **labels) for name, labels in wanted] == [3.0, 0.0]
