@@ -204,7 +204,7 @@ class Declared:
         "HEADRACE_HEALTH_PORT",
         Whole(0, 65_535),
         0,
-        "Port on which a worker command answers /livez, /readyz and /healthz; 0 for none.",
+        "Port on which a worker command answers /livez, /readyz, /healthz and /metrics; 0 for none.",
         change="local",
     )
     health_host: str = declare(

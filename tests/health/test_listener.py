@@ -35,12 +35,13 @@ class Probed:
         self.asked: list[str] = []
         self.code = 200
         self.wait = 0.0
+        self.text = ""
         self.listener = Listener("127.0.0.1", 0, self.answer, self.census)
 
     async def answer(self, path: str) -> Answer:
         self.asked.append(path)
         await asyncio.sleep(self.wait)
-        return Answer(self.code, {"path": path})
+        return Answer(self.code, {"path": path}, self.text, "text/plain" if self.text else "application/json")
 
     async def serves(self, count: int) -> bool:
         """Tell whether so many requests are under way."""
@@ -158,6 +159,25 @@ async def test_an_answer_that_does_not_come_is_given_up(probed: Probed, monkeypa
     probed.wait = 60.0
 
     assert (await probed.raw(b"GET /livez HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.1 503 ")
+
+
+async def test_an_answer_of_text_is_sent_as_it_is(probed: Probed) -> None:
+    probed.text = "# figures\nx 1.0\n"
+
+    status, fields, body = await probed.request("GET", "/metrics")
+
+    assert (status, fields["Content-Type"], body) == (200, "text/plain", probed.text.encode())
+
+
+async def test_who_does_not_read_a_long_answer_is_let_go(probed: Probed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SEND_TIMEOUT", 0.1)
+    # More than the system takes for the other side.
+    probed.text = "x" * 64_000_000
+
+    with socket.create_connection(("127.0.0.1", probed.listener.port), DEADLINE) as slow:
+        slow.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        await until(lambda: probed.serves(1), "it is answered")
+        await until(lambda: probed.serves(0), "it is let go")
 
 
 async def test_more_connections_than_the_bound_are_closed_and_the_listener_goes_on(probed: Probed) -> None:

@@ -87,7 +87,7 @@ async def answer_metrics(
     from headrace.telemetry.prometheus import CONTENT_TYPE, compose
 
     try:
-        return Answer(OK, await compose(processes, counted, census, places or {}), CONTENT_TYPE)
+        return Answer(OK, {}, await compose(processes, counted, census, places or {}), CONTENT_TYPE)
     except UsageError as error:
         return Answer(HTTPStatus.NOT_IMPLEMENTED, {"error": str(error)})
 

@@ -27,10 +27,11 @@ UNAVAILABLE: Final = 503
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer: its status code, and what stands in its body, as JSON or as text of a type."""
+    """One answer: its status code, and what stands in its body: values as JSON, or a text of some type instead."""
 
     code: int
-    body: Mapping[str, Any] | str
+    body: Mapping[str, Any]
+    text: str = ""
     type: str = "application/json"
 
 

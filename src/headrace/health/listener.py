@@ -33,6 +33,8 @@ REQUEST_LIMIT_BYTES: Final = 8_192
 #: A request must have arrived after so long, and be answered after so long, seconds.
 REQUEST_TIMEOUT: Final = 2.0
 ANSWER_TIMEOUT: Final = 3.0
+#: An answer must have been taken, but for what the system holds, after so long, seconds.
+SEND_TIMEOUT: Final = 3.0
 #: After an answer the other side has so long to close, seconds, and may send so many bytes more.
 LINGER: Final = 1.0
 LINGER_BYTES: Final = 65_536
@@ -147,14 +149,16 @@ class Listener:
             extra = "Allow: GET, HEAD\r\n" if refusal.status is HTTPStatus.METHOD_NOT_ALLOWED else ""
         except TimeoutError:
             answer = Answer(HTTPStatus.SERVICE_UNAVAILABLE, {"error": f"no answer within {ANSWER_TIMEOUT:g} s"})
-        body = answer.body.encode() if isinstance(answer.body, str) else msgspec.json.encode(answer.body) + b"\n"
+        body = answer.text.encode() or msgspec.json.encode(answer.body) + b"\n"
         lines = (
             f"HTTP/1.1 {int(answer.code)} {HTTPStatus(answer.code).phrase}\r\n"
             f"Content-Type: {answer.type}\r\nContent-Length: {len(body)}\r\n"
             f"Cache-Control: no-store\r\n{extra}Connection: close\r\n\r\n"
         )
-        writer.write(lines.encode() + (b"" if method == "HEAD" else body))
-        await writer.drain()
+        # Why a limit: figures may be more than the system takes at once, and who does not read them must not stay.
+        async with asyncio.timeout(SEND_TIMEOUT):
+            writer.write(lines.encode() + (b"" if method == "HEAD" else body))
+            await writer.drain()
 
 
 def parse_request(head: bytes) -> tuple[str, str]:
