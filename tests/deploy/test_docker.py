@@ -128,18 +128,17 @@ async def until_code(command: list[str], code: int) -> None:
 
 
 def test_what_is_built_is_what_the_image_runs(tmp_path: Path) -> None:
-    # The steps of the build that need no network, in folders of this machine.
-    environment = tmp_path / "venv"
-    make, _, install = last_run("-m venv").partition(" && ")
-    assert install == "/opt/venv/bin/pip install --requirement /build/requirements.txt"
-    subprocess.run(make.replace("/opt/venv", str(environment)).replace("python", sys.executable, 1).split(), check=True)
+    folder = variables()["PATH"].split(":")[0]
+    install = last_run("-m venv")
     code = tmp_path / "shop"
     shutil.copytree(DEPLOY / "docker", code, ignore=shutil.ignore_patterns("__pycache__"))
-    compiled = last_run("compileall").replace("/srv/shop", str(code)).split()
-    subprocess.run([str(environment / "bin/python"), *compiled[1:]], check=True)
+    program, *rest = last_run("compileall").replace("/srv/shop", str(code)).split()
+    assert program == "python"
 
-    assert (environment / "bin/pip").exists()
+    subprocess.run([sys.executable, *rest], check=True)
+
     assert list((code / "__pycache__").glob("shop.*.pyc"))
+    assert f"{folder}/pip install --requirement /build/requirements.txt" in install
     (line,) = [line for line in read("docker/requirements.txt").splitlines() if line]
     assert line.startswith("headrace")
 
