@@ -94,7 +94,7 @@ async def answer_metrics(
 
 async def _measure(supervisor: Supervisor) -> Answer:
     """Ask every process for its figures, and one for the queues, of which all would say the same."""
-    places = {str(place.number): place for place in supervisor.places}
+    places = {str(place.number): place for place in supervisor.places if not place.finished}
     running = {number: place.child for number, place in places.items() if place.child and not _starts(place.child)}
     numbers = list(running)
     counted, told = await asyncio.gather(
