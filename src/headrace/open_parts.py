@@ -37,7 +37,7 @@ class OpenParts:
     @property
     def _open_session(self) -> Session:
         if self._session is None:
-            raise UsageError("The app is not open. Use it inside `async with app:`.")
+            raise UsageError("The app is not open. Use it inside `async with app:`; in a worker, inside an `@app.lifespan`.")
         return self._session
 
     @property

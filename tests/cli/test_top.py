@@ -101,7 +101,11 @@ def test_one_process_in_full_shows_pool_duties_census_subscribers_and_histories(
 
     for expected in ("renew leases", "slot ", "worker/slots.py:", "panel", "readings of memory"):
         assert expected in done.out, done.out
+    everyone = command("top", "--once", "--json", "-p", "all").json
     full = command("top", "--once", "--json", "-p", str(os.getpid())).json
+    (one,) = everyone["processes"]
+    assert one.keys() == full.keys()
+    assert one["duties"]
     assert {"name", "owner", "interval", "late_maximum", "cost_total"} <= full["duties"][0].keys()
     assert {thing["kind"] for thing in full["census"]} >= {"timer", "task", "connection", "subscription"}
     assert full["settings"]["REDIS_URL"][1] == "argument"

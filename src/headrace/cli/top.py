@@ -31,7 +31,10 @@ def top(
     once: Annotated[bool, typer.Option("--once", help="Look once, for about a second, and end.")] = False,
     interval: Annotated[float, typer.Option(min=0.5, max=60.0, help="Seconds between two looks.")] = 2.0,
     process: Annotated[
-        str | None, typer.Option("--process", "-p", metavar="PID", help="One process in full: PID, or HOST:PID.")
+        str | None,
+        typer.Option(
+            "--process", "-p", metavar="PID", help="One process in full: PID, or HOST:PID; `all` for each of them."
+        ),
     ] = None,
     as_json: JsonOption = False,
     url: UrlOption = None,
@@ -41,8 +44,8 @@ def top(
     With --process it shows one process in full: duties of its clock, its census, subscribers and histories. It ends
     with Ctrl+C. With --json it prints one line of JSON a look, or with --once one indented object.
     """
-    if process is not None and not process.rpartition(":")[2].isdecimal():
-        fail(f"--process {process}: expected the process id that `headrace top` shows, or HOST:PID.", EXIT_USAGE)
+    if process not in (None, "all") and not process.rpartition(":")[2].isdecimal():
+        fail(f"--process {process}: expected the process id that `headrace top` shows, HOST:PID, or all.", EXIT_USAGE)
     with contextlib.suppress(KeyboardInterrupt):
         with_app(url, lambda app: _watch(app, process, None if once else interval, as_json=as_json))
 
@@ -79,7 +82,7 @@ async def _watch(app: Headrace, process: str | None, interval: float | None, *, 
 
 
 def _check(view: View, process: str | None) -> None:
-    if process is not None and view.find(process) is None:
+    if process not in (None, "all") and view.find(process) is None:
         known = ", ".join(f"{one.host}:{one.pid}" for one in view.processes[:8]) or "none"
         fail(f"No process {process} answered within {ANSWER_WAIT:g} s. Those that did: {known}.", EXIT_FAILED)
 

@@ -92,7 +92,9 @@ class View(msgspec.Struct, frozen=True):
         return None
 
     def narrowed(self, process: str | None) -> object:
-        """Return this view, or one process of it in full; a process that is gone is None."""
+        """Return this view, or one process of it in full, or all; a process that is gone is None."""
+        if process == "all":
+            return self
         if process is not None:
             return self.find(process)
         return msgspec.structs.replace(

@@ -39,9 +39,15 @@ def tables(view: View, process: str | None) -> list[Table]:
     """Arrange a view as tables: the fleet, or one process in full."""
     if process is None:
         return [_queues(view.queues), _processes(view.processes), *_silent(view)]
+    if process == "all":
+        return [table for one in view.processes for table in _in_full(one)] + _silent(view)
     found = view.find(process)
     if found is None:
         return [Table(f"process {process} does not answer", ("process", "state"), [(process, "silent")], 2)]
+    return _in_full(found)
+
+
+def _in_full(found: Snapshot) -> list[Table]:
     return [
         _processes([found]),
         _pool(found),
