@@ -17,7 +17,7 @@ from headrace import errors, keys
 from headrace.settings import Settings
 from headrace.settings_rows import describe
 from headrace.telemetry.metrics import LABELS, METRICS
-from tests.docs import states
+from tests.docs import picture, states
 from tests.tidy.test_lua_headers import read, sections, split
 from tests.tidy.tree import ROOT, SOURCE, name_of, tracked
 
@@ -69,9 +69,10 @@ def _default(row: SettingRow) -> str:
 def settings_table() -> str:
     """Every setting: variable, field, default, bounds, when a change takes effect, meaning."""
     rows = [
-        [f"`{row.name}`", f"`{row.field}`", _default(row), f"`{row.bounds}`", row.change, row.text] for row in _rows()
+        [f"`{row.name}`<br>`{row.field}`", _default(row), f"`{row.bounds.replace('|', ' | ')}`", row.change, row.text]
+        for row in _rows()
     ]
-    return table(["variable", "argument", "default", "allowed", "change", "meaning"], rows)
+    return table(["variable, argument", "default", "allowed", "change", "meaning"], rows)
 
 
 def env_example() -> str:
@@ -209,14 +210,13 @@ PARTS: Final[tuple[tuple[str, str, Callable[[], str]], ...]] = (
     ("docs/benchmarks.md", "scripts", benchmarks_table),
     ("docs/metrics.md", "labels", labels_table),
     ("docs/metrics.md", "metrics", metrics_table),
-    ("docs/state-machine.md", "picture", states.picture),
     ("docs/state-machine.md", "transitions", states.transitions_table),
 )
 
 
 def pages() -> dict[Path, str]:
     """Return every page that has a written part, as it should be."""
-    texts: dict[Path, str] = {ROOT / ".env.example": env_example()}
+    texts = {ROOT / ".env.example": env_example(), ROOT / "docs" / "images" / "states.svg": picture.draw()}
     for name, part, write in PARTS:
         path = ROOT / name
         texts[path] = fill(texts.get(path) or path.read_text(), part, write())

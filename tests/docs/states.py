@@ -1,4 +1,7 @@
-"""The transitions of a job: docs/state-machine.md is written from them, and test_states.py carries them out."""
+"""The transitions of a job: docs/state-machine.md is written from them, and test_states.py carries them out.
+
+The picture of them is drawn in picture.py.
+"""
 
 from __future__ import annotations
 
@@ -66,25 +69,11 @@ cancelled  [*]        clear            `queue.clear("cancelled")`
 
 TRANSITIONS: Final = tuple(Transition(*re.split(r" {2,}", line)) for line in _LISTED.strip().splitlines())
 
-#: Left out of the picture, which it would cover with arrows.
-NOT_DRAWN: Final = {"clear"}
-
 #: Scripts that leave the status of every job as it is.
 ELSEWHERE: Final = {
     *("budget", "find", "list", "mine", "pause", "rank", "renew", "report", "settings_read", "settings_write", "stats"),
     *("survey", "watch"),
 }
-
-
-def picture() -> str:
-    """The transitions as a diagram: an arrow for each pair of statuses, with the scripts that make it."""
-    arrows: dict[tuple[str, str], list[str]] = {}
-    for each in TRANSITIONS:
-        if each.script not in NOT_DRAWN:
-            labels = arrows.setdefault((each.source, each.target), [])
-            labels += [each.script] if each.script not in labels else []
-    lines = [f"    {source} --> {target}: {', '.join(labels)}" for (source, target), labels in arrows.items()]
-    return "\n".join(["```mermaid", "stateDiagram-v2", *lines, "```"])
 
 
 def transitions_table() -> str:

@@ -18,6 +18,7 @@ from headrace.resp import pack_command
 from headrace.store.replies import parse_reserved
 from headrace.store.store import Store
 from tests.docs.pages import SCRIPTS, headers
+from tests.docs.picture import BOXES, WAYS, arrows
 from tests.docs.states import ELSEWHERE, NOWHERE, TRANSITIONS, Transition
 from tests.support.direct import Direct, finish
 
@@ -181,6 +182,10 @@ def test_the_transition_happens(bench: Bench, each: Transition) -> None:
     ACTS[each.source, each.target, each.script](bench)
 
     assert (before, bench.status()) == (each.source, each.target)
+
+
+def test_the_picture_has_a_way_for_each_pair_of_statuses_and_a_box_for_each_status() -> None:
+    assert (arrows().keys(), BOXES.keys()) == (WAYS.keys(), set(JobStatus))
 
 
 def test_the_statuses_are_those_of_a_job() -> None:
