@@ -14,8 +14,10 @@ import yaml
 from headrace.settings import VARIABLES, load_settings
 from headrace.sizing.demand import Demand, smallest_maximum
 from tests.deploy.parts import (
+    DEADLINE,
     DEPLOY,
     STOPPED_AFTER,
+    clean_environment,
     directives,
     doctor,
     document,
@@ -154,6 +156,35 @@ def test_it_runs_as_the_user_of_the_image_and_cannot_write_but_to_tmp() -> None:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         }
+
+
+#: What a shell does to see the whole file system read-only.
+READ_ONLY = "mount --make-rprivate / && mount -o remount,ro,bind / && ! touch /written"
+
+
+def may_have_its_own_mounts() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    tried = subprocess.run(["unshare", "-m", "sh", "-c", READ_ONLY], capture_output=True, timeout=DEADLINE, check=False)
+    return tried.returncode == 0
+
+
+async def test_a_worker_runs_where_nothing_can_be_written(server: PrivateServer, prefix: str) -> None:
+    if not await asyncio.to_thread(may_have_its_own_mounts):
+        pytest.skip("this user may not have mounts of its own")
+    (port,) = free_ports(1)
+    given = clean_environment(REDIS_URL=server.url, HEADRACE_PREFIX=prefix, HEADRACE_HEALTH_PORT=str(port))
+    command = ["unshare", "-m", "sh", "-c", f'{READ_ONLY}; exec "$@"', "sh", "headrace", "worker", *container()["args"]]
+
+    quiet = subprocess.DEVNULL
+    worker = subprocess.Popen(command, env=given, cwd=DEPLOY / "docker", stdout=quiet, stderr=quiet)  # noqa: ASYNC220 - it returns at once
+    try:
+        await until_code(port, "/readyz", 200)
+        worker.terminate()
+        assert await asyncio.to_thread(worker.wait, DEADLINE) == 0
+    finally:
+        worker.kill()
+        worker.wait()
 
 
 # The server
