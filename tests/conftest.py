@@ -16,6 +16,7 @@ from tests.support.crew import Crew
 from tests.support.keyspace import problems
 from tests.support.proxy import FaultProxy
 from tests.support.raw import Raw
+from tests.support.stalls import Stalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,6 +54,13 @@ def raw(server: PrivateServer) -> Iterator[Raw]:
     """A plain client of the server, for what a test looks at or breaks behind the back of Headrace."""
     with Raw(server.url) as raw:
         yield raw
+
+
+@pytest.fixture
+def stalls() -> Iterator[Stalls]:
+    """A stopwatch that stands still while the machine does, for bounds in seconds."""
+    with Stalls() as stalls:
+        yield stalls
 
 
 @pytest.fixture
