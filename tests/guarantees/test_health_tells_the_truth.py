@@ -92,8 +92,11 @@ async def test_a_server_that_has_paused_its_clients(own: PrivateServer, mode: st
         with Raw(own.url) as raw:
             if mode == "WRITE" and b"paused_actions" not in raw("INFO", "clients"):
                 pytest.skip("this server does not say what it has paused")
-            raw("CLIENT", "PAUSE", 1_500, mode)
+            raw("CLIENT", "PAUSE", 3_000, mode)
         paused = await timed(app)
+        if mode == "WRITE":
+            # While all is paused, the server takes no word that ends it.
+            send(own.url, "CLIENT", "UNPAUSE")
         await events.until("redis.recovered")
 
         assert paused.redis == "unhealthy"

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.crew import LEASE
 from tests.support.proxy import calls
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ async def test_jobs_of_a_lost_reply_are_handed_back_at_once(crew: Crew, proxy: F
         await app.step.enqueue_many([((number, 0.01),) for number in range(JOBS)])
         for cut in cuts:
             await cut.strikes()
-        await app.queue("work").drain(timeout=10.0)
+        await app.queue("work").drain(timeout=20.0)
         stats = await app.queue("work").stats()
 
     assert sorted(entry["number"] for entry in crew.journal("end")) == list(range(JOBS))
@@ -44,7 +43,8 @@ async def test_a_job_that_came_back_in_the_round_trip_that_settled_it_is_not_stu
 
         await app.waver.enqueue(1)
         await cut.strikes()
-        ended = await crew.journal.until("end", timeout=5.0)
+        # Less than the lease.
+        ended = await crew.journal.until("end", timeout=15.0)
         await app.queue("work").drain(timeout=5.0)
         await worker.stop()
 
@@ -64,7 +64,8 @@ async def test_a_worker_that_stops_after_a_lost_reply_leaves_nothing_held(crew: 
         proxy.refusing = False
         await stopping
         other = await crew.worker(concurrency=1)
-        ended = await crew.journal.until("end", timeout=LEASE)
+        # Less than the lease of the first.
+        ended = await crew.journal.until("end", timeout=15.0)
         await other.stop()
 
     assert [entry["attempt"] for entry in ended] == [1]

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
     from headrace import Headrace
     from headrace.server import PrivateServer
+    from tests.support.stalls import Stalls
 
-#: The shortest lease there is, seconds; it is renewed each third.
-LEASE = 1.0
+#: Short, and longer than a machine that others use stands still at a time, seconds; it is renewed each third.
+LEASE = 2.0
 
 
 @pytest.fixture
@@ -30,9 +31,11 @@ async def app(server: PrivateServer) -> AsyncIterator[Headrace]:
 
 
 @pytest.mark.parametrize("kind", ["blocks under the lease", "never ends"])
-async def test_a_slow_duty_costs_no_lease(app: Headrace, caplog: pytest.LogCaptureFixture, kind: str) -> None:
+async def test_a_slow_duty_costs_no_lease(
+    app: Headrace, caplog: pytest.LogCaptureFixture, stalls: Stalls, kind: str
+) -> None:
     runs: list[int] = []
-    block = 0.6 * LEASE
+    block = 0.5 * LEASE
 
     @app.task(name="long")
     async def long() -> str:
@@ -60,7 +63,7 @@ async def test_a_slow_duty_costs_no_lease(app: Headrace, caplog: pytest.LogCaptu
     assert not worker.signals.lease_lost.is_set()
     assert renewal.urgent
     assert renewal.runs >= 2
-    assert renewal.late_maximum < block + 0.2
+    assert renewal.late_maximum < block + 0.2 + stalls.seconds
     warned = {vars(record)["duty"] for record in caplog.records if record.getMessage().startswith("clock duty")}
     assert warned == {"slow"}
 
@@ -100,7 +103,7 @@ async def test_a_duty_that_blocks_beyond_the_lease_is_named_and_its_jobs_run_aga
 async def test_a_half_open_connection_keeps_no_lease_from_its_renewal(
     server: PrivateServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lease = 3.0 * LEASE
+    lease = 1.5 * LEASE
     with FaultProxy(tmp_path, server.url) as proxy:
         async with opened(fresh_app(proxy.url, lease=lease, health_interval=600.0)) as app:
             runs: list[int] = []

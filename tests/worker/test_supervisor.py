@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     import redis.asyncio
 
     from headrace.server import PrivateServer
+    from tests.support.stalls import Stalls
 
 #: Of the workers in these tests, seconds.
-LEASE = 1.0
+LEASE = 2.0
 NOWHERE = {"REDIS_URL": "unix:///nowhere.sock", "REDIS_ACQUIRE_TIMEOUT_MS": "100"}
 
 
@@ -251,7 +252,7 @@ async def test_a_terminal_that_goes_away_stops_gracefully(environment: dict[str,
 
 
 async def test_a_killed_child_is_replaced_and_its_jobs_end_within_the_lease_and_a_second(
-    redis_client: redis.asyncio.Redis, environment: dict[str, str]
+    redis_client: redis.asyncio.Redis, environment: dict[str, str], stalls: Stalls
 ) -> None:
     jobs = await shop.held.enqueue_many([(("gate",), {})] * 8)
     with WorkerCommand(SHOP, "-q", "mail", "-c", "4", "-p", "2", environment=environment) as command:
@@ -272,7 +273,8 @@ async def test_a_killed_child_is_replaced_and_its_jobs_end_within_the_lease_and_
     assert [(line["child"], line["end"]) for line in crash] == [(killed, "signal SIGKILL")]
     assert len(lost) == 4
     assert {job for _, pid, job, _ in done if pid != killed} == {job.id for job in jobs}
-    assert max(at for _, _, job, at in done if job in lost) - killed_at < LEASE + 1.0
+    # No longer than the lease and a second, nor than the machine stood still.
+    assert max(at for _, _, job, at in done if job in lost) - killed_at < LEASE + 1.0 + stalls.seconds
     assert code == 0
     assert (summary["total"]["crashes"], summary["total"]["starts"]) == ("1", "3")
 
