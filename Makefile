@@ -57,6 +57,7 @@ bench: $(READY)
 
 docs: $(READY)
 	@$(BIN)/python -m tests.docs.pages
+	@$(BIN)/python -m tests.deploy.tables
 
 site: $(READY)
 	@$(BIN)/python -m tests.docs.site $(ARGS)
