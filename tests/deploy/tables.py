@@ -15,7 +15,7 @@ from headrace.memory.limits import GIB, MIB, plan_limit
 from headrace.memory.steps import Thresholds
 from headrace.settings import Settings
 from headrace.sizing.demand import Demand, ServerFacts, limit_fleet, smallest_maximum
-from tests.docs.pages import fill, table
+from tests.docs.tables import fill, table
 from tests.tidy.tree import ROOT
 
 if TYPE_CHECKING:

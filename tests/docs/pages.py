@@ -1,4 +1,4 @@
-"""Write what the documents show of the code: tables of settings, errors, keys, scripts and transitions.
+"""Write what the documents show of the code: tables of commands, settings, errors, keys, scripts and transitions.
 
     python -m tests.docs.pages          write them (`make docs`)
 
@@ -11,42 +11,25 @@ import ast
 import inspect
 import re
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from headrace import errors, keys
 from headrace.settings import Settings
 from headrace.settings_rows import describe
 from headrace.telemetry.metrics import LABELS, METRICS
-from tests.docs import picture, states
+from tests.docs import commands, picture, states
+from tests.docs.tables import fill, table
 from tests.tidy.test_lua_headers import read, sections, split
 from tests.tidy.tree import ROOT, SOURCE, name_of, tracked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from headrace.settings_rows import SettingRow
 
 SCRIPTS: Final = SOURCE / "store" / "lua"
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a table of Markdown."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def fill(text: str, name: str, body: str) -> str:
-    """Put a body between the two comments of this name.
-
-    Raises:
-        LookupError: The text does not hold both of them once.
-    """
-    before, opened, rest = text.partition(f"<!-- {name} -->\n")
-    _, closed, after = rest.partition(f"<!-- /{name} -->")
-    if not opened or not closed or f"<!-- {name} -->" in after:
-        raise LookupError(f"expected <!-- {name} --> and <!-- /{name} -->, once each")
-    return f"{before}{opened}\n{body}\n\n{closed}{after}"
 
 
 # Settings
@@ -202,6 +185,7 @@ def labels_table() -> str:
 # All of them
 
 PARTS: Final[tuple[tuple[str, str, Callable[[], str]], ...]] = (
+    *(("docs/commands.md", part, partial(commands.options_reference, name)) for part, name in commands.PARTS.items()),
     ("docs/settings.md", "settings", settings_table),
     ("docs/errors.md", "errors", errors_reference),
     ("docs/keys.md", "keys", keys_table),

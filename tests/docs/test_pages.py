@@ -10,7 +10,9 @@ import pytest
 
 from headrace import errors
 from headrace.settings import Settings, load_settings
-from tests.docs.pages import env_example, errors_reference, fill, headers, key_rows, pages
+from tests.docs.commands import PARTS, commands
+from tests.docs.pages import env_example, errors_reference, headers, key_rows, pages
+from tests.docs.tables import fill
 from tests.tidy.test_error_tree import drawn
 from tests.tidy.tree import ROOT, name_of
 
@@ -50,6 +52,25 @@ def test_the_errors_are_all_there() -> None:
     named = set(re.findall(r"^### (\w+):|^\| `(\w+)`", errors_reference(), re.MULTILINE))
 
     assert {name for pair in named for name in pair if name} | {"HeadraceError"} == drawn(errors.__doc__ or "").keys()
+
+
+@pytest.mark.parametrize(("part", "name"), PARTS.items(), ids=PARTS)
+def test_every_command_is_on_its_page_with_all_that_it_takes(part: str, name: str) -> None:
+    page = (ROOT / "docs" / "commands.md").read_text()
+    shown = re.findall(r"`([^`]+)`", page.partition(f"<!-- {part} -->")[2].partition(f"<!-- /{part} -->")[0])
+    words = {word for each in shown for word in re.split(r"[ ,/]+", each)}
+
+    taken = {
+        word
+        for _, command in commands(name)
+        for parameter in command.params
+        for word in (parameter.opts if parameter.param_type_name == "option" else (parameter.display_name_raw,))
+    }
+    assert taken
+    assert taken <= words
+    assert {called for called, command in commands(name) if not hasattr(command, "commands")} <= {
+        each.partition(" [")[0] for each in shown
+    }
 
 
 def _part(key: str) -> str:
