@@ -11,6 +11,7 @@ import redis.asyncio
 
 from headrace.errors import PoolTimeout
 from headrace.pool import Lane
+from headrace.resp import pack_command
 from tests.live import until
 
 if TYPE_CHECKING:
@@ -193,6 +194,18 @@ async def test_an_open_app_writes_its_figures_each_interval(
     assert {f"{what}_{which}_ms" for what in ("wait", "response") for which in ("mean", "p50", "p95", "p99")} <= set(
         fields
     )
+
+
+async def test_the_wait_of_an_idle_worker_is_no_response_time(app: Headrace) -> None:
+    link = app.pool.link(Lane.BLOCKING, "idle", owner="test")
+    before = app.pool.stats()
+
+    assert await link.roundtrip(pack_command("BLPOP", "nothing", "0.3"), 1) == [None]
+
+    after = app.pool.stats()
+    await app.pool.release(link)
+    assert (after.response.count, after.response.maximum) == (before.response.count, before.response.maximum)
+    assert after.calls_total == before.calls_total + 1
 
 
 async def test_shrinking_gives_idle_connections_back_to_the_server(app: Headrace, raw: Raw) -> None:

@@ -56,7 +56,7 @@ class PoolStats:
         calls_total: Leases that ended, and calls on links.
         errors: Errors by class, at most 33 classes.
         wait: Seconds that callers waited for a connection.
-        response: Seconds from acquire to release, and round trips of links.
+        response: Seconds from acquire to release, and round trips of links, those of the blocking lane left out.
     """
 
     name: str

@@ -140,7 +140,8 @@ class Pool(ConnectionPool):
             on_push=on_push,
             on_reopen=on_reopen,
             on_lost=on_lost,
-            on_roundtrip=self._roundtrip,
+            # Why not on this lane: how long an idle worker waits for jobs says nothing about the server.
+            on_roundtrip=None if lane is Lane.BLOCKING else self._roundtrip,
             on_error=self._core.ledger.count_name,
             on_unanswered=self._deaf.note,
             deadlines=self._deadlines,
