@@ -174,7 +174,7 @@ METRICS: Final = (
     Metric("headrace_pool_waiting", _G, "Callers without a connection"),
     Metric("headrace_pool_waiting_highest", _G, "The most of them in the last minute"),
     Metric("headrace_pool_wait_seconds", _H, "Waits for a connection, those of no time included"),
-    Metric("headrace_pool_response_seconds", _H, "From acquire to release, and round trips outside of the blocking lane"),
+    Metric("headrace_pool_response_seconds", _H, "From acquire to release, and round trips outside the blocking lane"),
     Metric("headrace_pool_opened_total", _C, "Connections opened"),
     Metric("headrace_pool_closed_total", _C, "Connections closed"),
     Metric("headrace_pool_failed_total", _C, "Attempts to open that failed, and connections that broke"),
