@@ -63,8 +63,10 @@ def measure(raw: Raw, prefix: str) -> dict[str, int]:
 
 
 def formula(figures: dict[str, int]) -> float:
-    """Compute the formula; what of KEDA's language is used in it means the same in Python."""
-    return float(eval(modifiers()["formula"], {"__builtins__": {}, "max": max}, figures))
+    """Compute the formula, `condition ? one : other`; the parts mean the same in Python."""
+    condition, both = modifiers()["formula"].split("?")
+    one, other = both.split(":")
+    return float(eval(f"({one}) if ({condition}) else ({other})", {"__builtins__": {}}, figures))
 
 
 def replicas(figures: dict[str, int]) -> int:
