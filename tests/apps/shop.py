@@ -25,7 +25,8 @@ def key(name: str) -> str:
 
 def client() -> redis.asyncio.Redis:
     """Return a client of the app's server."""
-    return redis.asyncio.Redis.from_url(app.settings.redis_url or "", decode_responses=True)
+    # A call that waits for a word may wait for longer than the 5 s after which redis-py would give it up.
+    return redis.asyncio.Redis.from_url(app.settings.redis_url or "", decode_responses=True, socket_timeout=None)
 
 
 def line(word: str) -> str:

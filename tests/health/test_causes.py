@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from headrace.server import PrivateServer
+    from tests.support.stalls import Stalls
 
 #: How long the loop, the network and the server are held up, seconds.
 BLOCK = 0.4
@@ -23,7 +24,9 @@ DELAY = 0.15
 BUSY_MS = 300
 
 
-async def test_a_blocked_loop_is_told_apart_from_the_server_and_the_network(server: PrivateServer) -> None:
+async def test_a_blocked_loop_is_told_apart_from_the_server_and_the_network(
+    server: PrivateServer, stalls: Stalls
+) -> None:
     async def block() -> None:
         for _ in range(6):
             time.sleep(BLOCK)  # noqa: ASYNC251 - that is the fault
@@ -42,39 +45,35 @@ async def test_a_blocked_loop_is_told_apart_from_the_server_and_the_network(serv
         assert health.loop_lag.recent.maximum >= BLOCK * 0.9
         assert health.redis is Status.HEALTHY
         assert health.latency.last is not None
-        assert health.latency.last < 0.1
+        assert health.latency.last < 0.1 + stalls.seconds
         assert events.seen == []
         # It is over as soon as the loop is on time again.
-        for _ in range(5):
-            health = await timed(app)
-        assert health.loop is Status.HEALTHY
+        await until_status(app, "healthy", loop="healthy")
 
 
-async def test_a_slow_network_is_told_apart_from_the_server_and_the_loop(server: PrivateServer, tmp_path: Path) -> None:
+async def test_a_slow_network_is_told_apart_from_the_server_and_the_loop(
+    server: PrivateServer, tmp_path: Path, stalls: Stalls
+) -> None:
     with SlowProxy(tmp_path, server.url) as proxy:
         app = fresh_app(proxy.url)
         async with opened(app):
             await timed(app)
 
             proxy.delay = DELAY
-            health = await until_status(app, "degraded")
+            health = await until_status(app, "degraded", "the network is slow", loop="healthy")
             proxy.delay = 0.0
             delayed = proxy.delayed
 
             assert delayed > 0
-            assert "the network is slow" in health.reasons[0]
             assert health.latency.network > DELAY
-            assert health.latency.server < DELAY / 2
-            assert health.loop is Status.HEALTHY
+            assert health.latency.server < DELAY / 2 + stalls.seconds
 
 
 async def test_a_network_that_was_slow_from_the_beginning_is_named_too(server: PrivateServer, tmp_path: Path) -> None:
     with SlowProxy(tmp_path, server.url, delay=DELAY) as proxy:
         app = fresh_app(proxy.url)
         async with opened(app):
-            health = await until_status(app, "degraded")
-
-            assert "the network is slow" in health.reasons[0]
+            await until_status(app, "degraded", "the network is slow")
 
 
 async def test_a_slow_server_is_told_apart_from_the_network_and_the_loop(own_server: PrivateServer) -> None:
@@ -85,13 +84,11 @@ async def test_a_slow_server_is_told_apart_from_the_network_and_the_loop(own_ser
         with busy_server(own_server.url, BUSY_MS) as struck:
             await asyncio.to_thread(struck.wait, 10)
             told = await events.until("redis.degraded")
-            health = await until_status(app, "degraded")
+            await until_status(app, "degraded", "the server is slow", loop="healthy")
         after = await timed(app)
 
         # On a machine that is busy itself it may be told first that the server does not answer.
         assert told["reasons"][0].startswith("the server ")
-        assert "the server is slow" in health.reasons[0]
-        assert health.loop is Status.HEALTHY
         (slow,) = [check for check in after.checks if check.name == "slow log"]
         assert (slow.status, "EVAL" in slow.measured) == ("warn", True)
 
@@ -105,11 +102,10 @@ async def test_a_user_who_may_not_see_info_gets_what_can_be_told(own_server: Pri
             with Raw(own_server.url) as raw:
                 before = raw("INFO", "commandstats").count(b"cmdstat_ping")
             proxy.delay = DELAY
-            slow = await until_status(app, "degraded")
+            await until_status(app, "degraded", "cannot be told apart")
             proxy.delay = 0.0
 
             assert (health.redis, health.status) == (Status.HEALTHY, Status.HEALTHY)
             unknown = {check.name for check in health.checks if check.status == "unknown"}
             assert unknown == {check.name for check in health.checks}
             assert before == 1
-            assert "cannot be told apart" in slow.reasons[0]

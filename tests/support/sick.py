@@ -46,13 +46,18 @@ async def timed(app: Headrace) -> Health:
     return health
 
 
-async def until_status(app: Headrace, redis: str) -> Health:
-    """Call `health` until it says so."""
+async def until_status(app: Headrace, redis: str, reason: str = "", *, loop: str = "") -> Health:
+    """Call `health` until it says so, for this reason first of all, and with this verdict on the loop if there is one.
+
+    On a machine that stands still for a moment an answer may speak of that; the next one does not.
+    """
     deadline = time.monotonic() + DEADLINE
-    while (health := await timed(app)).redis != redis:
-        assert time.monotonic() < deadline, f"never {redis}: {health.reasons}"
+    while True:
+        health = await timed(app)
+        if health.redis == redis and reason in " ".join(health.reasons[:1]) and loop in {"", health.loop}:
+            return health
+        assert time.monotonic() < deadline, f"never {redis}, {reason!r}, loop {loop!r}: {health.redis} {health.reasons}"
         await asyncio.sleep(0.02)
-    return health
 
 
 class Events:

@@ -141,7 +141,7 @@ async def test_what_ends_within_the_grace_is_completed(
 async def test_a_graceful_stop_under_load_loses_no_job_and_runs_none_twice(
     redis_client: redis.asyncio.Redis, environment: dict[str, str]
 ) -> None:
-    jobs = await shop.count.enqueue_many([((), {})] * 3_000)
+    jobs = await shop.count.enqueue_many([((), {})] * 6_000)
     with WorkerCommand(SHOP, "-q", "mail", "-c", "20", "-p", "2", environment=environment) as command:
         for _ in range(200):
             assert await redis_client.blpop([shop.key("counted")], timeout=DEADLINE)

@@ -317,13 +317,13 @@ async def test_timeouts_begin_when_a_thread_takes_the_call(narrow: Headrace) -> 
     def hold() -> None:
         gate.pass_through()
 
-    @narrow.task(timeout=2 * SOON, attempts=1)
+    @narrow.task(timeout=10 * SOON, attempts=1)
     def short() -> float:
         deadline = current_job().deadline
         assert deadline is not None
         return deadline.timestamp()
 
-    @narrow.task(timeout=4 * SOON, attempts=1)
+    @narrow.task(timeout=15 * SOON, attempts=1)
     async def clock() -> None:
         await asyncio.sleep(DEADLINE)
 
@@ -332,7 +332,7 @@ async def test_timeouts_begin_when_a_thread_takes_the_call(narrow: Headrace) -> 
         await gate.wait_for(1)
         job = await short.enqueue()
         await all_running(worker, 2)
-        # The job waits for the only thread for twice its timeout, as the timeout of another job shows.
+        # The job waits for the only thread for longer than its timeout, as the timeout of another job shows.
         await failure_of(await clock.enqueue())
         gate.event.set()
         await holder.result(timeout=DEADLINE)
