@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from headrace.cli.listen import FIGURES_TIMEOUT
 from headrace.errors import UsageError
 from headrace.resp import pack_command
 from headrace.store.store import MAX_PREPARED_QUEUES
+from headrace.telemetry import prometheus
 from headrace.telemetry import queues as module
 from headrace.telemetry.metrics import MAX_DUTIES, MAX_KINDS, MAX_QUEUES, OTHER
 from headrace.telemetry.prometheus import write
@@ -269,6 +271,28 @@ async def test_closing_gives_up_a_question_under_way(make_app: Callable[..., Hea
         figures = app.exporter.queues
         figures._look = asyncio.Event().wait  # type: ignore[method-assign,assignment]  # it never answers
         assert not (await figures.read(0.01)).up
+
+
+async def test_closing_waits_for_what_is_written_for_a_scraper_that_has_left(
+    make_app: Callable[..., Headrace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app()
+    entered, let_go = threading.Event(), threading.Event()
+
+    def slow(*_: object) -> str:
+        entered.set()
+        let_go.wait(10.0)
+        return ""
+
+    monkeypatch.setattr(prometheus, "write", slow)
+    async with opened(app):
+        scraping = asyncio.create_task(app.metrics())
+        await asyncio.to_thread(entered.wait, 10.0)
+        scraping.cancel()
+        await asyncio.gather(scraping, return_exceptions=True)
+        asyncio.get_running_loop().call_later(0.1, let_go.set)
+
+    assert scraping.cancelled()
 
 
 async def test_an_app_that_is_not_open_has_no_metrics(make_app: Callable[..., Headrace]) -> None:

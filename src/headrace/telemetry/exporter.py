@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Protocol
 
+from headrace.errors import UsageError
 from headrace.telemetry.prometheus import compose
 from headrace.telemetry.queues import WAIT, QueueFigures
 from headrace.telemetry.reading import ProcessFigures, Shown
@@ -42,6 +44,8 @@ class Exporter:
         self._app = app
         self._workers = workers
         self._process = ProcessFigures(app, workers)
+        # Bounded by the scrapes under way.
+        self._writing: set[asyncio.Task[str]] = set()
         self.queues = QueueFigures(app.store, app.control, app.census_book, self._own_queues)
 
     def process(self) -> list[Sample]:
@@ -59,16 +63,24 @@ class Exporter:
             UsageError: prometheus-client is not installed.
         """
         counted = await self.queues.read(within)
-        processes = {"1": self.process()} if process else {}
-        return await compose(processes, counted, self._app.census_book)
+        census = self._app.census_book
+        writing = census.create_task(
+            compose({"1": self.process()} if process else {}, counted, census),
+            name="write metrics", owner="telemetry", expected=(UsageError,),
+        )  # fmt: skip
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+        # Why shielded: its thread goes on when the scraper has left, and whoever closes the app waits for it.
+        return await asyncio.shield(writing)
 
     async def close(self) -> None:
-        """Give up what is under way."""
+        """Give up the question under way, and wait for what is being written."""
         await self.queues.close()
+        await asyncio.gather(*self._writing, return_exceptions=True)
 
     def _own_queues(self) -> list[str]:
         """Name the queues that this process serves or has tasks for, and the dead-letter queues of these."""
         tasks = self._app.tasks
         served = [queue for worker in self._workers() for queue in worker.queues]
-        queues = [*served, *tasks.queues()]
-        return [*queues, *(letter for queue in queues for letter in tasks.letters(queue))]
+        # Why of no queue: a job of any task may be in any queue, so these are all that a dead one may go to.
+        return [*served, *tasks.queues(), *tasks.letters("")]

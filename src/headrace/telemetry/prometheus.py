@@ -5,6 +5,7 @@ docs/decisions/0020-metrics.md says why the library, and how several processes a
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections import defaultdict
 from importlib.metadata import version
@@ -89,6 +90,11 @@ def families(
             yield _family(library, metric, found[metric.name])
 
 
+@functools.cache
+def _version() -> str:
+    return version("headrace")
+
+
 class _Page:
     """What the library calls a collector."""
 
@@ -100,7 +106,7 @@ class _Page:
 
 
 def _of_answer(processes: Told, counted: Counted | None) -> Iterator[Sample]:
-    yield Sample("headrace_build_info", [version("headrace")], 1)
+    yield Sample("headrace_build_info", [_version()], 1)
     if processes:
         yield Sample("headrace_processes", value=len(processes))
         answered = sum(samples is not None for samples in processes.values())
