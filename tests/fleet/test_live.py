@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from headrace.settings import Settings
     from tests.support.proxy import FaultProxy
     from tests.support.raw import Raw
+    from tests.support.stalls import Stalls
 
 
 async def store(app: Headrace, **values: str) -> int:
@@ -314,7 +315,9 @@ async def test_a_bad_setting_is_refused_before_it_is_stored(
     assert latest.number == 0
 
 
-async def test_a_wait_for_workers_ends_when_one_does_not_answer(make_app: Callable[..., Headrace], raw: Raw) -> None:
+async def test_a_wait_for_workers_ends_when_one_does_not_answer(
+    make_app: Callable[..., Headrace], raw: Raw, stalls: Stalls
+) -> None:
     app = make_app()
     async with opened(app), working(app, ["default"], 4) as worker:
         frozen = app.taken
@@ -326,7 +329,7 @@ async def test_a_wait_for_workers_ends_when_one_does_not_answer(make_app: Callab
     assert frozen.version == 0
     assert set(reach.taken) == {worker.id}
     assert set(reach.missing) == {"gone"}
-    assert 0.3 <= reach.seconds < 2.0
+    assert 0.3 <= reach.seconds < 2.0 + stalls.seconds
 
 
 async def _register_gone(app: Headrace, raw: Raw) -> None:

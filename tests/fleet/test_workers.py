@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from headrace import Headrace
     from headrace.settings_fleet import Version
     from tests.support.crew import Crew, Entry, WorkerProcess
+    from tests.support.stalls import Stalls
 
 
 async def store(app: Headrace, **values: str) -> Version:
@@ -35,7 +36,8 @@ def most_at_once(entries: list[dict[str, Any]]) -> int:
 
 
 async def test_slots_grow_and_shrink_under_load_and_no_job_is_lost(crew: Crew) -> None:
-    jobs = 500
+    # Enough for none of the steps to find all of them done.
+    jobs = 1_500
     async with crew.app() as app:
         await store(app, QUEUE_CONCURRENCY="4")
         worker = await crew.worker(concurrency=None)
@@ -73,7 +75,7 @@ async def test_slots_grow_and_shrink_under_load_and_no_job_is_lost(crew: Crew) -
     # Red when: the first slot that is one too many and ends lets all the others go on.
 
 
-async def test_a_rollback_reaches_every_worker_in_under_five_seconds(crew: Crew) -> None:
+async def test_a_rollback_reaches_every_worker_in_under_five_seconds(crew: Crew, stalls: Stalls) -> None:
     async with crew.app() as app:
         await store(app, QUEUE_CONCURRENCY="20")
         workers = [await crew.worker(concurrency=None) for _ in range(3)]
@@ -83,7 +85,7 @@ async def test_a_rollback_reaches_every_worker_in_under_five_seconds(crew: Crew)
         await app.step.enqueue_many([((number, 0.02),) for number in range(300)])
 
         back = await app.fleet.roll_back(base=await app.fleet.read())
-        reach = await app.fleet.wait_until_taken(back.number, timeout=5.0)
+        reach = await app.fleet.wait_until_taken(back.number, timeout=15.0)
 
         await crew.journal.until("end", 300)
         await crew.settled()
@@ -91,7 +93,7 @@ async def test_a_rollback_reaches_every_worker_in_under_five_seconds(crew: Crew)
     assert (back.number, back.restores, dict(back.values)) == (3, 1, {"QUEUE_CONCURRENCY": "20"})
     assert sorted(facts.pid for facts in reach.taken.values()) == sorted(worker.pid for worker in workers)
     assert reach.missing == {}
-    assert reach.seconds < 5.0
+    assert reach.seconds < 5.0 + stalls.seconds
     assert {facts.concurrency for facts in reach.taken.values()} == {20}
 
 

@@ -81,8 +81,8 @@ async def test_a_full_jobs_lane_does_not_delay_control_by_more_than_one_round_tr
         assert (stats["jobs"].active, stats["jobs"].waiting) == (5, 282)
         # The one who waited waited for the opening, at the start.
         assert (stats["control"].waiting_highest, stats["control"].timeouts_total) == (1, 0)
-        # One round trip more at most, with half a millisecond for a busy machine.
-        assert median(loaded) <= 2 * median(unloaded) + 0.0005
+        # One round trip more at most, by those that had the machine for themselves, with half a millisecond to spare.
+        assert loaded[20] <= 2 * unloaded[20] + 0.0005
         for caller in callers:
             caller.cancel()
         await asyncio.wait(callers)

@@ -23,7 +23,7 @@ async def test_a_lane_without_connections_is_told_and_so_is_its_end(server: Priv
         events = Events(app)
         client = redis.asyncio.Redis(connection_pool=app.pool)
         share = app.pool.stats().lanes["user"].share
-        held = asyncio.gather(*(client.blpop(["nothing"], timeout=2) for _ in range(share + 1)))
+        held = asyncio.gather(*(client.blpop(["nothing"], timeout=4) for _ in range(share + 1)))
 
         exhausted = await events.until("pool.exhausted")
         meanwhile = await timed(app)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -192,7 +191,7 @@ async def test_a_full_lane_that_moves_on_is_not_exhausted(server: PrivateServer)
 
 
 async def test_the_figures_come_as_a_line_each_interval(
-    server: PrivateServer, caplog: pytest.LogCaptureFixture
+    server: PrivateServer, caplog: pytest.LogCaptureFixture, stalls: Stalls
 ) -> None:
     async with lending(server.url, max_connections=3, stats_interval=0.2, name="shop") as pool:
         caplog.set_level(logging.INFO)
@@ -202,8 +201,9 @@ async def test_the_figures_come_as_a_line_each_interval(
         await logged(caplog, "pool stats", 3)
 
         rows = lines(caplog, "pool stats")
-        gaps = [after["created"] - before["created"] for before, after in pairwise(rows)]
-        assert all(0.15 <= gap < 1.0 for gap in gaps)
+        # A line may be late, and the next is on time all the same.
+        passed = rows[2]["created"] - rows[0]["created"]
+        assert 0.2 - stalls.seconds < passed < 2.0 + stalls.seconds
         row = rows[-1]
         assert (row["pool"], row["minimum"], row["maximum"], row["total"], row["idle"]) == ("shop", 0, 3, 3, 3)
         assert (row["calls"], row["opened"], row["closed"], row["failed"], row["timeouts"]) == (30, 3, 0, 0, 0)
@@ -213,7 +213,7 @@ async def test_the_figures_come_as_a_line_each_interval(
         assert (row["lanes"], row["errors"]) == ("user:0/3+0", "none")
 
 
-async def test_the_figures_are_those_of_what_happened(server: PrivateServer) -> None:
+async def test_the_figures_are_those_of_what_happened(server: PrivateServer, stalls: Stalls) -> None:
     async with lending(server.url, max_connections=4, timeout=0.1, lanes={"jobs": 1, "user": 3}) as pool:
         jobs = pool.lane("jobs")
         await give_back(pool, await borrow(pool, 3))
@@ -234,8 +234,8 @@ async def test_the_figures_are_those_of_what_happened(server: PrivateServer) -> 
         # 102 asked: most at once, those that opened within moments, and one for as long as its timeout.
         assert stats.wait.count == 102
         assert stats.wait.p50 == 0.0
-        assert 0.09 < stats.wait.maximum < 0.5
-        assert 0.2 < stats.response.maximum < 1.0
+        assert 0.09 < stats.wait.maximum < 0.5 + stalls.seconds
+        assert 0.2 < stats.response.maximum < 1.0 + stalls.seconds
         assert stats.response.p95 < 0.1
         assert stats.errors == {}
 
