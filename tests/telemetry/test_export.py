@@ -259,13 +259,14 @@ async def test_a_late_answer_serves_who_asks_next(
     assert figures.asked_total == 1
 
 
+@pytest.mark.parametrize("command", ["smembers", "evalsha"])
 async def test_a_user_that_may_not_see_the_queues_is_told_of_the_server_alone(
-    own_server: PrivateServer, caplog: pytest.LogCaptureFixture
+    own_server: PrivateServer, caplog: pytest.LogCaptureFixture, command: str
 ) -> None:
     app = fresh_app(own_server.url)
     _ = shop(app)
     async with opened(app):
-        await app.control.roundtrip(pack_command("ACL", "SETUSER", "default", "-smembers"), 1)
+        await app.control.roundtrip(pack_command("ACL", "SETUSER", "default", f"-{command}"), 1)
         found = Scraped(await app.metrics())
 
     assert found.value("headrace_server_up") == 1

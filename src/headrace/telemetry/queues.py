@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from headrace.errors import CommandRefused, HeadraceError, OptionError
 from headrace.reason import WORKER_SEEN
+from headrace.store.replies import refuse
 from headrace.store.store import check_queue_name
 from headrace.telemetry.metrics import MAX_QUEUES
 from headrace.telemetry.samples import Counted, QueueRow
@@ -87,11 +88,12 @@ class QueueFigures:
         self.asked_total += 1
         try:
             self._found = await self._look()
-        except CommandRefused as error:
-            # The server is there, and this user may not see its queues.
-            logger.warning("the server refused to tell of the queues", extra={"reason": str(error)[:300]})
-            self._found = Counted(up=True)
         except HeadraceError as error:
+            if isinstance(error, CommandRefused) and str(error.__cause__).startswith("NOPERM"):
+                # The server is there, and this user may not see its queues.
+                logger.warning("the server refused to tell of the queues", extra={"reason": str(error)[:300]})
+                self._found, self._found_at = Counted(up=True), time.monotonic()
+                return
             logger.debug("the queues could not be asked for", extra={"reason": str(error)[:300]})
             return
         finally:
@@ -106,7 +108,7 @@ class QueueFigures:
         counts = await store.totals(link, told)
         found = {name: one for name, one in zip(told, counts, strict=True) if not isinstance(one, Exception)}
         if told and not found:
-            raise next(error for error in counts if isinstance(error, Exception))
+            refuse(counts[0], "stats", str(self._link.address))
         now = max((one.now_ms for one in found.values()), default=0) / 1000 or time.time()
         live = [facts for facts in workers.values() if now - facts.seen < WORKER_SEEN]
         consumers = Counter(queue for facts in live for queue in set(facts.queues))
