@@ -14,7 +14,8 @@ What a page may hold:
 A block of text, or of a kind in `SHOWN_ONLY`, is only shown; any other block, and any fence that is not read as one,
 is refused.
 
-In what a command prints, a line `...` stands for any lines, and ` ...` at the end of a line for its rest. What
+In what a command prints, a line `...` stands for any lines, and ` ...` at the end of a line for its rest. Of a command
+in the background, the lines that are shown must have been printed, whatever else was. What
 `python FILE` prints must agree to the letter; in what other programs print, numbers, ids and units of time may differ.
 A command with an id that the page has shown before is run with the id that was printed there.
 """
@@ -44,6 +45,7 @@ SHOWN_ONLY: Final = {"", "text", "mermaid", "lua", "json", "ini"}
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<note>[^\n]*?) -->\n+)?^```(?P<kind>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL
 )
+_COMMAND = re.compile(r"((?:[^\n]*\\\n)*[^\n]*)(.*)", re.DOTALL)
 _FENCE = re.compile(r"^\s*(?:```|~~~).*$", re.MULTILINE)
 _FILE = re.compile(r"# (?P<name>[\w./-]*\.\w+|(?:\w+/)*Dockerfile)(?P<more>, continued)?\n")
 _NOTE = re.compile(r"background|/?[\w-]+|not run: \S.*|file: (?P<file>\S+)")
@@ -130,7 +132,8 @@ def steps(page: str) -> Iterator[Step]:
             yield Lines(body, "\n".join(_PRINTED.findall(body)))
         elif kind == "console":
             for command in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
-                text, _, printed = command.partition("\n")
+                # A line that ends with a backslash goes on in the next one.
+                text, printed = _COMMAND.fullmatch(command).groups()  # type: ignore[union-attr]  # it fits any text
                 yield Command(text, printed.strip("\n"), note == "background")
         else:
             raise ValueError(f"a block of kind '{kind}': write python or console, or one of {sorted(SHOWN_ONLY)}")
@@ -139,14 +142,15 @@ def steps(page: str) -> Iterator[Step]:
 def difference(printed: str, expected: str, *, exact: bool) -> str | None:
     """Tell how what was printed differs from what the page shows, or None."""
     lines, wanted = _plain(printed, exact=exact), _plain(expected, exact=exact)
-    pattern = "\n".join(
-        "@" if line == "..." else re.escape(line[:-4]) + r"[^\n]*" if line.endswith(" ...") else re.escape(line)
-        for line in wanted
-    )
+    pattern = "\n".join("@" if line == "..." else _pattern(line) for line in wanted)
     pattern = re.sub(r"(?:\n|^)@(?=\n|$)", r"(?:(?:^|\\n)[^\\n]*)*?", pattern)
     if re.fullmatch(pattern, "\n".join(lines)):
         return None
     return f"printed:\n{printed}\n\nthe page shows:\n{expected}"
+
+
+def _pattern(line: str) -> str:
+    return re.escape(line[:-4]) + r"[^\n]*" if line.endswith(" ...") else re.escape(line)
 
 
 def _plain(text: str, *, exact: bool) -> list[str]:
@@ -295,7 +299,8 @@ class Reader:
         working.process.send_signal(signal.SIGINT)
         _, code = self._wait(working.process)
         printed = working.output.read_text()
-        lines = {mask(line) for line in printed.splitlines()}
-        missing = [line for line in working.shown.splitlines() if mask(line) not in lines]
+        lines = "\n".join(_plain(printed, exact=False))
+        shown = working.shown.splitlines()
+        missing = [line for line in shown if not re.search(f"^{_pattern(mask(line))}$", lines, re.MULTILINE)]
         if code or missing:
             yield f"$ {text}\nexit code {code}; not printed: {missing}; printed:\n{printed}"

@@ -80,7 +80,9 @@ await x
 $ one a
 first
 second
-$ two
+$ two \\
+  three
+third
 ```
 
 <!-- file: deploy/x.yml -->
@@ -102,7 +104,7 @@ def test_a_page_is_read_in_order() -> None:
         File("shop.py", "# shop.py, continued\ny = 2\n", more=True),
         Lines("print(1 + 1)  # 2\nawait x\n", "2"),
         Command("one a", "first\nsecond", background=False),
-        Command("two", "", background=False),
+        Command("two \\\n  three", "third", background=False),
         Copy("deploy/x.yml", "a: 1\n"),
         File("deploy/my-own.yml", "# deploy/my-own.yml\na: 2\n", more=False),
     ]
@@ -173,7 +175,8 @@ def test_a_block_that_is_a_file_of_the_repository_is_compared_with_it(tmp_path: 
 def test_a_command_in_the_background_is_stopped_and_looked_at(tmp_path: Path) -> None:
     folder = tmp_path / "page"
     folder.mkdir()
-    page = "<!-- background -->\n```console\n$ sh -c 'echo ready 1; exec sleep 60'\nready 2\nsteady\n```\n"
+    command = "sh -c 'echo ready 1; echo at /tmp; exec sleep 60'"
+    page = f"<!-- background -->\n```console\n$ {command}\nready 2\nat ...\nsteady\n```\n"
 
     (found,) = Reader(folder, "").follow(page)
 
