@@ -52,7 +52,7 @@ async def test_workers_and_producers_go_on_through_a_failover_and_no_accepted_jo
             producing = asyncio.create_task(produce(app, accepted, enough))
             await crew.journal.until("end", 200)
 
-            watching = asyncio.create_task(asyncio.to_thread(group.promoted, before))
+            watching = asyncio.create_task(asyncio.to_thread(group.agreed, before))
             if fault == "killed":
                 group.servers[before].kill()
             elif fault == "hangs":
@@ -60,8 +60,8 @@ async def test_workers_and_producers_go_on_through_a_failover_and_no_accepted_jo
             else:
                 group.fail_over()
             known = len(accepted)
-            promoted = await watching
-            carried_on = [await goes_on(crew, worker, promoted) for worker in workers]
+            agreed = await watching
+            carried_on = [await goes_on(crew, worker, agreed) for worker in workers]
             enough.set()
             await asyncio.wait_for(producing, DEADLINE)
             await app.queue("work").drain(timeout=15.0)
@@ -74,7 +74,7 @@ async def test_workers_and_producers_go_on_through_a_failover_and_no_accepted_jo
     assert group.primary() != before
     assert known < len(accepted)
     assert {entry["number"] for entry in crew.journal("end")} == set(accepted)
-    assert max(stalls.lasted(promoted, at) for at in carried_on) < 1.5
+    assert max(stalls.lasted(agreed, at) for at in carried_on) < 1.5
 
     # Red when: link.py connects to the place it found first, without asking the sentinels anew; when the primary hangs,
     # also when sentinel_watch.py does not listen.

@@ -302,19 +302,19 @@ async def test_links_follow_the_primary_through_a_failover(
 
     await link.roundtrip(PING, 1)
     await asyncio.to_thread(set_sync, 0)
-    watching = asyncio.create_task(asyncio.to_thread(group.promoted, before))
+    watching = asyncio.create_task(asyncio.to_thread(group.agreed, before))
     if fault == "killed":
         group.servers[before].kill()
     else:
         group.fail_over()
     back = await asyncio.wait_for(carries_on(lambda: link.roundtrip(pack_command("INCR", "follow-1"), 1)), DEADLINE)
-    promoted = await watching
+    agreed = await watching
     await asyncio.wait_for(carries_on(lambda: asyncio.to_thread(set_sync, 0)), DEADLINE)
     sync_link.close()
 
     await asyncio.to_thread(group.until_whole)
     assert group.primary() != before
-    assert stalls.lasted(promoted, back) < 1.5
+    assert stalls.lasted(agreed, back) < 1.5
 
 
 # TLS

@@ -153,14 +153,14 @@ async def test_a_primary_that_hangs_is_left_as_soon_as_another_was_promoted(
         await work.enqueue()
         held = app.census_book.counts()[Kind.CONNECTION]
         os.kill(group.servers[before].pid, signal.SIGSTOP)
-        watching = asyncio.create_task(asyncio.to_thread(group.promoted, before))
+        watching = asyncio.create_task(asyncio.to_thread(group.agreed, before))
         try:
             await asyncio.wait_for(work.enqueue(), DEADLINE)
             back = time.monotonic()
-            promoted = await watching
+            agreed = await watching
         finally:
             os.kill(group.servers[before].pid, signal.SIGCONT)
 
     assert held == 3, "one for users, one for control, one to a sentinel"
-    assert stalls.lasted(promoted, back) < 1.5
+    assert stalls.lasted(agreed, back) < 1.5
     assert app.census() == []

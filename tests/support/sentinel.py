@@ -122,6 +122,14 @@ class SentinelGroup:
         self.until(lambda: any(self._named(port) != before for port in self.ports), "another server is the primary")
         return time.monotonic()
 
+    def agreed(self, before: int) -> float:
+        """Wait until all sentinels name another server than before; returns when that was (time.monotonic).
+
+        The first that does so tells the others when it looks at its servers the next time, up to a second later.
+        """
+        self.until(lambda: all(self._named(port) != before for port in self.ports), "all name another primary")
+        return time.monotonic()
+
     def fail_over(self) -> None:
         """Ask for an orderly failover."""
         assert self.ask(self.ports[0])("SENTINEL", "FAILOVER", SERVICE) == b"OK"
