@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace.telemetry.metrics import METRICS_BY_NAME, Metric, Scope, Type
+from headrace.telemetry.metrics import METRICS, METRICS_BY_NAME, POWERS, Metric, Scope, Type
+from headrace.telemetry.prometheus import write
+from headrace.telemetry.samples import Counted, QueueRow, Sample
 from tests.tidy.tree import ROOT
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
@@ -89,6 +93,62 @@ def test_an_alert_names_what_is_exported(rule: dict[str, Any]) -> None:
     grouped = re.search(r"\bby \(([^)]*)\)", rule["expr"])
     kept = {label.strip() for label in grouped[1].split(",")} if grouped else None
     assert kept is None or used <= kept, "a label that the expression drops"
+
+
+def promtool(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the tool of Prometheus, where it is installed."""
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.skip("promtool is not installed; it comes with Prometheus")
+    return subprocess.run([program, *arguments], input=text, capture_output=True, text=True, check=False, timeout=30)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "rules", "deploy/prometheus/alerts.yml"),
+        ("check", "config", "deploy/prometheus/prometheus.yml"),
+        ("test", "rules", "tests/telemetry/alerts_test.yml"),
+    ],
+    ids=" ".join,
+)
+def test_prometheus_itself_takes_the_files(arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+    done = promtool(*arguments)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_prometheus_itself_takes_the_text_and_has_no_advice() -> None:
+    row = QueueRow('quote"back\\slash', waiting=3)
+    samples = [
+        Sample(
+            metric.name, ["x"] * len(metric.labels), 1, [1] * (len(POWERS) + 1) if metric.type is Type.HISTOGRAM else []
+        )
+        for metric in METRICS
+        if metric.scope is Scope.PROCESS
+    ]
+
+    done = promtool("check", "metrics", text=write({"1": samples, "2": samples}, Counted(True, 1, [row])))
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_each_alert_is_tried_on_a_fleet_at_work_and_on_one_in_trouble() -> None:
+    at_work, in_trouble = yaml.safe_load((ROOT / "tests" / "telemetry" / "alerts_test.yml").read_text())["tests"]
+    names = {rule["alert"] for rule in rules()}
+
+    assert {one["alertname"] for one in at_work["alert_rule_test"]} == names
+    (fired,) = in_trouble["promql_expr_test"]
+    assert set(re.findall(r'alertname="(\w+)"', str(fired["exp_samples"]))) == names
+    # What is tried is what is exported.
+    for test in (at_work, in_trouble):
+        for one in test["input_series"]:
+            for node in selectors(one["series"]):
+                assert {matcher.name for matcher in node.matchers.matchers} <= {
+                    *metric_of(node.name).all_labels, *OF_TARGETS, "le",
+                }  # fmt: skip
 
 
 def test_the_alerts_are_few_and_each_has_its_name() -> None:
