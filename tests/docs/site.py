@@ -98,6 +98,7 @@ class Stage:
         self._names = {name_of(path) for path in tracked_files()}
         self._waiting: list[str] = []
         self._done: set[str] = set()
+        self._problems: list[str] = []
 
     def write(self, also: Iterable[str] = ()) -> None:
         """Write all documents and these other files, and what they link to, and what that links to.
@@ -111,6 +112,8 @@ class Stage:
             if name not in self._done:
                 self._done.add(name)
                 self._put(name)
+        if self._problems:
+            raise SiteError("\n".join(self._problems))
 
     def _put(self, name: str) -> None:
         source, target = ROOT / name, self._folder / place(name)
@@ -135,7 +138,8 @@ class Stage:
             return link
         name = os.path.normpath(PurePosixPath(page).parent / path)
         if name not in self._names and not any(other.startswith(f"{name}/") for other in self._names):
-            raise SiteError(f"{page}: ({link}) leads to nothing that is under version control; is `git add` missing?")
+            self._problems.append(f"{page}: ({link}) leads to nothing under version control; is `git add` missing?")
+            return link
         self._waiting.append(name)
         return os.path.relpath(place(name), place(page).parent) + sharp + anchor
 

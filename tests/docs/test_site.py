@@ -117,8 +117,14 @@ def test_links_are_rewritten_and_code_is_left_alone() -> None:
 
 
 def test_a_link_to_what_is_not_under_version_control_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SiteError, match=r"docs/x\.md: \(\.\./gone\.py\) leads to nothing that is under version"):
-        Stage(tmp_path)._move("docs/x.md", "../gone.py")
+    stage = Stage(tmp_path)
+    stage._move("docs/x.md", "../gone.py")
+    stage._move("docs/x.md", "gone.md#a")
+
+    with pytest.raises(
+        SiteError, match=r"docs/x\.md: \(\.\./gone\.py\) leads to nothing.*\ndocs/x\.md: \(gone\.md#a\)"
+    ):
+        stage.write()
 
 
 def test_a_file_is_shown_whole_whatever_it_holds(tmp_path: Path) -> None:
