@@ -122,15 +122,15 @@ def test_prometheus_itself_takes_the_files(arguments: tuple[str, ...], monkeypat
 
 def test_prometheus_itself_takes_the_text_and_has_no_advice() -> None:
     row = QueueRow('quote"back\\slash', waiting=3)
+    counts = {Type.HISTOGRAM: [1] * (len(POWERS) + 1)}
     samples = [
-        Sample(
-            metric.name, ["x"] * len(metric.labels), 1, [1] * (len(POWERS) + 1) if metric.type is Type.HISTOGRAM else []
-        )
+        Sample(metric.name, ["x"] * len(metric.labels), 1, counts.get(metric.type, []))
         for metric in METRICS
         if metric.scope is Scope.PROCESS
     ]
 
-    done = promtool("check", "metrics", text=write({"1": samples, "2": samples}, Counted(True, 1, [row])))
+    text = write({"1": samples, "2": samples}, Counted(up=True, known=1, rows=[row]))
+    done = promtool("check", "metrics", text=text)
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
