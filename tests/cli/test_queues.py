@@ -10,11 +10,13 @@ import pytest
 import typer
 
 from headrace.queue import QueueStats
+from headrace.server import start_private_server
 from tests.cli.command import Command, run_with
-from tests.live import work_off, working
+from tests.live import fresh_app, work_off, working
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from headrace import Headrace, Job
 
@@ -104,15 +106,18 @@ def test_list_without_any_queue_says_so(command: Command) -> None:
 
 
 def test_list_without_any_queue_names_other_prefixes_and_databases(
-    app: Headrace, command: Command, monkeypatch: pytest.MonkeyPatch
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    enqueue(app, "waiting")
+    # Why: few prefixes are named, and other tests leave some on the server that they share.
+    with start_private_server(tmp_path / "own", extra=("--appendonly", "no", "--save", "")) as own:
+        app = fresh_app(own.url)
+        enqueue(app, "waiting")
 
-    url, command.url = command.url, f"{command.url}?db=1"
-    elsewhere = command("queues", "list").out
-    command.url = url
-    monkeypatch.setenv("HEADRACE_PREFIX", f"{app.settings.prefix}-other")
-    other = command("queues", "list").out
+        command.url = f"{own.url}?db=1"
+        elsewhere = command("queues", "list").out
+        command.url = own.url
+        monkeypatch.setenv("HEADRACE_PREFIX", f"{app.settings.prefix}-other")
+        other = command("queues", "list").out
 
     assert re.search(
         r"^Other databases of this server hold keys: 0 \(\d+ keys\)\. Does REDIS_URL", elsewhere, re.MULTILINE
