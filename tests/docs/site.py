@@ -100,13 +100,13 @@ class Stage:
         self._done: set[str] = set()
         self._problems: list[str] = []
 
-    def write(self, also: Iterable[str] = ()) -> None:
-        """Write all documents and these other files, and what they link to, and what that links to.
+    def write(self, names: Iterable[str]) -> None:
+        """Write these files, and what they link to, and what that links to.
 
         Raises:
             SiteError: A link leads to nothing that is under version control.
         """
-        self._waiting = [*also, *(name for name in sorted(self._names) if name.startswith("docs/"))]
+        self._waiting += names
         while self._waiting:
             name = self._waiting.pop()
             if name not in self._done:
@@ -225,7 +225,7 @@ def stage(folder: Path) -> Path:
     entries = navigation(yaml.safe_load(nav), names)
     if found := misplaced(entries, names):
         raise SiteError("\n".join(found))
-    Stage(folder / "docs").write(leaves(entries))
+    Stage(folder / "docs").write([*leaves(entries), *sorted(name for name in names if name.startswith("docs/"))])
     config = folder / "mkdocs.yml"
     config.write_text(f"{settings}\n{yaml.safe_dump({'nav': placed(entries)}, sort_keys=False)}")
     return config

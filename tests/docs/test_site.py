@@ -124,7 +124,7 @@ def test_a_link_to_what_is_not_under_version_control_is_refused(tmp_path: Path) 
     with pytest.raises(
         SiteError, match=r"docs/x\.md: \(\.\./gone\.py\) leads to nothing.*\ndocs/x\.md: \(gone\.md#a\)"
     ):
-        stage.write()
+        stage.write([])
 
 
 def test_a_file_is_shown_whole_whatever_it_holds(tmp_path: Path) -> None:
