@@ -8,6 +8,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from redis.asyncio import Redis
+
 from headrace import Headrace
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ hoarding = Headrace()
 blocking = Headrace()
 neglected = Headrace()
 dying = Headrace()
+writing = Headrace()
 
 
 class Leak:
@@ -106,8 +109,22 @@ class Die:
             os._exit(7)
 
 
+class Write:
+    """Write about each job to the server, and take nothing back."""
+
+    def __init__(self) -> None:
+        self.client: Any = None
+
+    async def after(self, job: Any, *_: Any) -> None:
+        if self.client is None:
+            self.client = Redis(connection_pool=writing.pool)
+        await self.client.rpush(f"{writing.settings.prefix}:audit", job.id + "x" * 200)
+        await self.client.set(f"seen:{job.id}", job.task)
+
+
 leaking.middleware(Leak())
 hoarding.middleware(History())
 blocking.middleware(Block())
 neglected.middleware(Fail())
 dying.middleware(Die())
+writing.middleware(Write())

@@ -21,7 +21,7 @@ from headrace.settings import load_settings
 from headrace.verify.ci import append_summary, write_junit
 from headrace.verify.compare import compare
 from headrace.verify.course import QUICK
-from headrace.verify.evidence import DrillEvidence, Ended, LoadEvidence, LogLine, Look, Sample
+from headrace.verify.evidence import DrillEvidence, Ended, LoadEvidence, LogLine, Look, Sample, Stored
 from headrace.verify.outcome import Grade, Outcome, Verdict, conclude
 from headrace.verify.report import build_report, read_report, write_bundle
 from headrace.verify.run import DRILL_CLAIMS, LOAD_CLAIMS, Found
@@ -54,6 +54,11 @@ def make_look(**changes: Any) -> Look:
         "samples": [Sample(0.0, 1, 19, 20, 0), Sample(0.05, 2, 18, 20, 0)], "lag": Quantiles(),
     }  # fmt: skip
     return Look(**{**fields, **changes})
+
+
+def stored(grown: int, others: int) -> list[Stored]:
+    """What the server held before and after a load."""
+    return [Stored(keys=5, size=1_000, others=10), Stored(keys=6, size=1_000 + grown, others=10 + others)]
 
 
 def make_report(outcomes: list[Outcome], **load: Any) -> Report:
@@ -185,6 +190,10 @@ def test_what_was_not_measured_passes_no_claim() -> None:
         ("warnings", {"log": [LogLine(level="ERROR", message="task failed")]}, Grade.FAIL),
         ("idle commands", {"idle": [make_look(), make_look(at=1_001.0, pool={"calls_total": 305})]}, Grade.FAIL),
         ("nothing left", {"ended": Ended(worker={}, census=[], threads=[], children=1)}, Grade.FAIL),
+        ("history in the server", {"jobs": 50_000, "stored": stored(9_000, 4_000)}, Grade.PASS),
+        ("history in the server", {"jobs": 50_000, "stored": stored(500_000, 0)}, Grade.PARTIAL),
+        ("history in the server", {"jobs": 50_000, "stored": stored(0, 6_000)}, Grade.PARTIAL),
+        ("history in the server", {"jobs": 50_000, "stored": stored(900_000, 0)}, Grade.FAIL),
         ("pool under load", {"under": make_look(samples=[Sample(0.0, 9, 1, 10, 7)])}, Grade.PARTIAL),
         ("pool under load", {"under": make_look(samples=[Sample(0.0, 9, 1, 10, 30)])}, Grade.FAIL),
     ],

@@ -20,6 +20,7 @@ from headrace.verify.journal import Journal
 from headrace.verify.place import Place
 from headrace.verify.run import verify
 from tests.live import fresh_app
+from tests.support.cluster import ClusterRaw
 from tests.support.crew import Crew
 from tests.support.raw import Raw
 from tests.support.slow_proxy import SlowProxy
@@ -32,12 +33,15 @@ if TYPE_CHECKING:
     from headrace.server import PrivateServer
     from headrace.verify.outcome import Outcome
     from headrace.verify.run import Found
+    from tests.support.cluster import Cluster
 
 #: Some seconds of load, and no drill: most of what is broken shows at once.
 SHORT = Course("test", 15.0, 300, 0.4, 1.0, 0.5, 1, 1.0, ())
 ALL_FAULTS = ("kill", "pause", "cut", "restart")
 #: How quick a machine is that runs eight test runs at once says nothing about a check.
-OF_THE_MACHINE = {"redis latency under load", "collection", "event loop", "warnings", "slow log", "latency at rest"}
+OF_THE_MACHINE = {
+    "redis latency under load", "collection", "event loop", "warnings", "slow log", "latency at rest", "throughput",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -144,6 +148,42 @@ async def test_unbounded_history_shows_in_what_each_job_leaves_behind(own_server
     assert outcome.grade == "fail"
     assert outcome.figures["blocks_per_job"] > 1
     assert "deque(maxlen=...)" in outcome.remedy
+
+
+@pytest.mark.slow
+async def test_what_each_job_leaves_in_the_server_shows_below_the_prefix_and_beside_it(
+    own_server: PrivateServer,
+) -> None:
+    found = await run(own_server, "writing")
+
+    outcome = find(found.outcomes, "history in the server")
+    assert outcome.grade == "fail"
+    assert outcome.figures["bytes_per_job"] > 100
+    assert outcome.figures["other_keys"] > 100
+    assert "trim lists and streams" in outcome.remedy
+
+
+@pytest.mark.slow
+async def test_a_cluster_is_put_under_load_and_struck_and_left_as_it_was(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The address of one node, which says nothing of a cluster.
+    monkeypatch.setenv("QUEUE_CONCURRENCY", "20")
+    course = Course("test", 15.0, 300, 0.4, 1.0, 0.5, 1, 1.0, ("kill", "cut", "restart"))
+    with ClusterRaw(cluster) as raw:
+        before = raw.keys("")
+
+        found = await verify(course, url=cluster.nodes[0].url, app="tests.verify.sick_apps:healthy")
+
+        assert raw.keys("") == before
+    assert found.errors == []
+    # Its nodes keep nothing on disk.
+    assert {line.partition(":")[0] for line in bad(found)} == {"persistence"}
+    strikes = {strike.fault: strike for strike in found.drill.strikes}
+    assert strikes["kill"].held > 0
+    assert "connections of 2 workers closed" in strikes["cut"].struck
+    assert "a cluster may fall" in strikes["restart"].skipped
+    assert find(found.outcomes, "history in the server").grade == "pass"
 
 
 @pytest.mark.slow

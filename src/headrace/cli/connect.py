@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -34,14 +35,22 @@ def with_app(
         HeadraceError: The server could not be reached, or the work failed.
     """
     from headrace.app import Headrace
+    from headrace.errors import SettingError
+    from headrace.sizing.onlooker import few_connections, is_too_few
 
     async def run() -> T:
         app = Headrace(url, settings={"redis_acquire_timeout": patience})
-        if "+cluster" not in (app.settings.redis_url or "").partition("://")[0]:
-            # Why: the least is never refused, so that a fleet which does not fit its server can be looked at. In a
-            # cluster there is one connection to each node.
-            app.settings = app.settings.override({"redis_max_connections": 4, "redis_min_connections": 0})
-        async with app:
+        configured = app.settings
+        # Why: the least is never refused, so that a fleet which does not fit its server can be looked at.
+        app.settings = few_connections(configured, 4)
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(app)
+            except SettingError as error:
+                if not is_too_few(error, configured, app.settings):
+                    raise
+                app.settings = configured
+                await stack.enter_async_context(app)
             return await work(app)
 
     return asyncio.run(run())

@@ -86,7 +86,11 @@ class Cluster:
         nodes = len(set(self.slots.primaries))
         if self.pool.maximum < smallest_maximum(nodes):
             text = f"REDIS_MAX_CONNECTIONS={self.pool.maximum}: a cluster of {nodes} primaries needs at least "
-            raise SettingError(f"{text}{smallest_maximum(nodes)}, some for each node in each lane. Raise it.")
+            raise SettingError(
+                f"{text}{smallest_maximum(nodes)}, some for each node in each lane. Raise it.",
+                variable="REDIS_MAX_CONNECTIONS",
+                value=str(self.pool.maximum),
+            )
         await self._share_lanes()
 
     def link(

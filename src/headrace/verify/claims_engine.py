@@ -6,7 +6,7 @@ from typing import Final
 
 from headrace.verify.claim import GUIDE, OWN, PROMISE, Claim, milliseconds, spread
 from headrace.verify.evidence import LoadEvidence
-from headrace.verify.outcome import Grade, Outcome, grade_below, grade_low
+from headrace.verify.outcome import Grade, Outcome, grade_below, grade_low, worst
 
 #: Timers of a worker process at rest; the incident had 50 and more.
 TIMERS_GOOD: Final = 3
@@ -24,6 +24,12 @@ ERRORS_FAIR: Final = 0.02
 #: Blocks of the interpreter that a job may leave behind. What is bounded leaves none once it is full.
 BLOCKS_GOOD: Final = 0.25
 BLOCKS_FAIR: Final = 1.0
+#: Bytes that the server may keep of a job, and that do not count in all: minutes of the statistics, times of workers.
+STORED_GOOD: Final = 1.0
+STORED_FAIR: Final = 16.0
+STORED_LEAST: Final = 32 * 1024
+#: Keys a job that come to the server beside those of the run; others may write there too.
+OTHERS_GOOD: Final = 0.1
 #: Fewer jobs than this say nothing about what each of them leaves behind.
 ENOUGH_JOBS: Final = 200
 #: Things that are named.
@@ -212,6 +218,39 @@ class HistoryIsBounded(Claim[LoadEvidence]):
             f"{each:.3f} a job",
             f"{kept:,} blocks more after {jobs:,} jobs and a collection than before them",
             figures={"blocks_per_job": each},
+        )
+
+
+class ServerKeepsNothing(Claim[LoadEvidence]):
+    """A job leaves nothing behind in the server once it has ended and nothing of it is kept."""
+
+    name = "history in the server"
+    threshold = (
+        f"at most {STORED_GOOD:g} bytes kept a job (partial {STORED_FAIR:g}), or {STORED_LEAST // 1024} KB in all; "
+        f"beside them less than a key for {1 / OTHERS_GOOD:.0f} jobs"
+    )
+    source = f"{PROMISE}: all history in Redis is bounded; the figures are {OWN}"
+    remedy = (
+        "Something of yours writes to the server for each job and takes nothing back: trim lists and streams when you "
+        "add to them, let keys expire. `redis-cli --bigkeys` names the largest; other programs may write there too."
+    )
+
+    def judge(self, evidence: LoadEvidence) -> Outcome:
+        """Judge what the server held after the load and before it, with nothing waiting at both times."""
+        jobs = evidence.all_jobs
+        if len(evidence.stored) < 2 or jobs < ENOUGH_JOBS:  # noqa: PLR2004 - a difference needs two looks
+            return self.skipped(
+                f"{jobs} jobs are too few to tell" if evidence.stored else "the server was not looked at"
+            )
+        before, after = evidence.stored[0], evidence.stored[-1]
+        grown, others = after.size - before.size, after.others - before.others
+        own = Grade.PASS if grown <= STORED_LEAST else grade_low(grown / jobs, STORED_GOOD, STORED_FAIR)
+        return self.found(
+            worst([own, Grade.PASS if others < OTHERS_GOOD * jobs else Grade.PARTIAL]),
+            f"{max(0.0, grown / jobs):.2f} bytes a job, {max(0, others):,} keys beside them",
+            f"{after.size / 1024:.1f} KB in {after.keys} keys of this run after {jobs:,} jobs, "
+            f"{before.size / 1024:.1f} KB before; {after.others:,} other keys, {before.others:,} before",
+            figures={"bytes_per_job": grown / jobs, "other_keys": others},
         )
 
 

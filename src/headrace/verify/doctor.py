@@ -21,6 +21,7 @@ from headrace.settings_auto import AUTO, first_maximum
 from headrace.settings_env import mask_url
 from headrace.sizing.demand import Demand, size_up
 from headrace.sizing.facts import ask_fleet
+from headrace.sizing.onlooker import few_connections, is_too_few
 from headrace.store.budget import Budget
 from headrace.store.versions import Versions
 from headrace.verify.claims_server import (
@@ -61,11 +62,9 @@ async def examine(url: str | None = None) -> list[Outcome]:
         ServerStartFailed: The default server could not be started.
     """
     configured = load_settings({"redis_url": url})
-    settings = small_pool(configured, 4, timeout=OPEN_TIMEOUT)
     census = Census()
-    desk = Headrace(settings=settings)
     try:
-        session = await Session.open(settings, census, desk, desk.id)
+        session = await open_small(configured.override({"redis_acquire_timeout": OPEN_TIMEOUT}), census)
     except ServerTooOld as error:
         return [ServerIsThere().refuted(str(error), "Upgrade the server.")]
     except ServerError as error:
@@ -131,18 +130,25 @@ async def size_fleet(parts: Session | Headrace, settings: Settings, demand: Dema
     )
 
 
-def small_pool(settings: Settings, maximum: int, *, timeout: float | None = None) -> Settings:
-    """Return settings with few connections, for looking on without disturbing; in a cluster there is one a node.
+async def open_small(configured: Settings, census: Census) -> Session:
+    """Open the parts of an app with few connections, for looking on without disturbing.
 
     Args:
-        settings: What was configured.
-        maximum: Most connections.
-        timeout: Longest wait for one, seconds; None: as configured.
+        configured: The settings; a cluster gets all the connections that they allow.
+        census: Where everything live is entered.
+
+    Raises:
+        ServerError: The server could not be used.
+        SettingError: A setting does not fit the server.
     """
-    changes: dict[str, object] = {"redis_acquire_timeout": timeout}
-    if "+cluster" not in (settings.redis_url or "").partition("://")[0]:
-        changes |= {"redis_max_connections": maximum, "redis_min_connections": 0}
-    return settings.override(changes)
+    settings = few_connections(configured, 4)
+    desk = Headrace(settings=configured)
+    try:
+        return await Session.open(settings, census, desk, desk.id)
+    except SettingError as error:
+        if not is_too_few(error, configured, settings):
+            raise
+        return await Session.open(configured, census, desk, desk.id)
 
 
 async def _look(session: Session, configured: Settings) -> list[Outcome]:

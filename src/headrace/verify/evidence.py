@@ -64,6 +64,20 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
         return int(self.pool["calls_total"])
 
 
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server held at one moment, with nothing waiting and nothing running.
+
+    Attributes:
+        keys: Keys below the prefix of the run.
+        size: Their bytes, of the first 10,000 of them.
+        others: All other keys of the server.
+    """
+
+    keys: int
+    size: int
+    others: int
+
+
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
     """What a collection that was asked for did; sizes are bytes.
 
@@ -124,6 +138,7 @@ class LoadEvidence(msgspec.Struct, kw_only=True):
         ended: How it ended.
         loop_lag_warn: From where on the event loop counts as blocked.
         log: Lines of its log at WARNING and above.
+        stored: What the server held after the warm-up, and after the load.
         series: Seconds since the start and resident size, one a second at most.
         left_keys: Keys that were left after the clean-up.
         left_here: What was left of the app in this process.
@@ -148,6 +163,7 @@ class LoadEvidence(msgspec.Struct, kw_only=True):
     ended: Ended | None = None
     loop_lag_warn: float = 0.25
     log: list[LogLine] = []
+    stored: list[Stored] = []
     series: list[tuple[float, int]] = []
     left_keys: list[str] = []
     left_here: list[str] = []

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 from headrace.errors import CommandRefused, ConnectionLost
 from headrace.resp import pack_command
 from headrace.verify.evidence import Strike
+from headrace.verify.nodes import visit_nodes
 from headrace.verify.tasks import QUEUE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from headrace.app import Headrace
+    from headrace.pool.confirm import Trip
     from headrace.verify.crew import Hand
     from headrace.verify.journal import Journal
     from headrace.verify.place import Place
@@ -69,18 +71,13 @@ class Faults:
         """Have the server close all connections of some workers."""
         pids = {hand.pid for hand in hands}
         try:
-            ids = await self._connections(pids)
+            closed = sum(await visit_nodes(self._app, lambda link: _close_connections(link, pids)))
         except CommandRefused as error:
             return Strike(fault="cut", skipped=str(error))
-        at = time.time()
-        replies = await self._app.user.roundtrip(
-            b"".join(pack_command("CLIENT", "KILL", "ID", n) for n in ids), len(ids)
-        )
-        refused = [reply for reply in replies if isinstance(reply, Exception)]
-        if not ids or len(refused) == len(ids):
-            return Strike(fault="cut", skipped=f"CLIENT KILL was refused: {refused[:1]}")
-        struck = f"{len(ids) - len(refused)} connections of {len(pids)} workers closed by the server"
-        return await self._await_work("cut", struck, at, pids)
+        if not closed:
+            return Strike(fault="cut", skipped="CLIENT LIST names no connection of the workers: a proxy may hide them")
+        struck = f"{closed} connections of {len(pids)} workers closed by the server"
+        return await self._await_work("cut", struck, time.time(), pids)
 
     async def restart(self, hands: Sequence[Hand], *, destructive: bool) -> Strike:
         """Restart the server: the one started for this run, or, when that is wanted, the user's own.
@@ -94,6 +91,9 @@ class Faults:
         if server is not None:
             await self._app.census_book.in_thread(server.restart, name="restart the server", owner="verify")
             struck = "the server stopped and started again on its data"
+        elif self._app.store.clustered:
+            reason = "which node of a cluster may fall is for you to say: stop one while `headrace verify --soak` runs"
+            return Strike(fault="restart", skipped=reason)
         elif not destructive:
             reason = "the server is yours, and a restart of it was not asked for with --destructive"
             return Strike(fault="restart", skipped=reason)
@@ -163,17 +163,30 @@ class Faults:
     async def _holds(self, hand: Hand) -> set[str]:
         """Return the ids of the jobs that a worker holds; after one more answer the server has read all it sent."""
         app, found = self._app, set[str]()
-        await app.user.roundtrip(PING, 1)
+        await app.store.mine(app.user, QUEUE, hand.worker_id)
         # On a machine that is too busy for the lease a worker loses it, and goes on under a further name.
         for name in (hand.worker_id, f"{hand.worker_id}.1", f"{hand.worker_id}.2"):
             found |= {job.decode() for job in await app.store.mine(app.user, QUEUE, name)}
         return found
 
-    async def _connections(self, pids: set[int]) -> list[str]:
-        (reply,) = await self._app.user.roundtrip(pack_command("CLIENT", "LIST"), 1)
-        if isinstance(reply, Exception):
-            raise CommandRefused(f"CLIENT LIST was refused: {reply}. Allow it to the user of REDIS_URL.")
-        return find_connections(reply, pids)
+
+async def _close_connections(link: Trip, pids: set[int]) -> int:
+    """Have one server close all its connections of some processes, and return how many it closed.
+
+    Raises:
+        CommandRefused: The server does not let this user do so.
+    """
+    (listing,) = await link.roundtrip(pack_command("CLIENT", "LIST"), 1)
+    if isinstance(listing, Exception):
+        raise CommandRefused(f"CLIENT LIST was refused: {listing}. Allow it to the user of REDIS_URL.")
+    ids = find_connections(listing, pids)
+    if not ids:
+        return 0
+    replies = await link.roundtrip(b"".join(pack_command("CLIENT", "KILL", "ID", each) for each in ids), len(ids))
+    refused = [reply for reply in replies if isinstance(reply, Exception)]
+    if len(refused) == len(ids):
+        raise CommandRefused(f"CLIENT KILL was refused: {refused[0]}. Allow it to the user of REDIS_URL.")
+    return len(ids) - len(refused)
 
 
 def find_connections(listing: Any, pids: set[int]) -> list[str]:

@@ -14,6 +14,7 @@ from headrace.histogram import Histogram
 from headrace.memory.probes import read_usage
 from headrace.resp import pack_command
 from headrace.verify.evidence import Collected, LoadEvidence, Look
+from headrace.verify.nodes import read_stored
 from headrace.verify.tasks import QUEUE, Tasks, VerifyPlan
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class Load:
         await self._warm_up(app, tasks)
         await hand.ask("settle", dict)
         found.before = before = await hand.ask("look", Look)
+        found.stored = [await read_stored(app, place.prefix)]
         async with self._watching(app, hand):
             for number in range(course.rounds):
                 part = f" ({number + 1} of {course.rounds})" if course.rounds > 1 else ""
@@ -103,6 +105,7 @@ class Load:
                 await self._call(app, tasks, hand)
         await hand.ask("settle", dict)
         found.after = after = await hand.ask("look", Look)
+        found.stored.append(await read_stored(app, place.prefix))
         found.failed = sum(after.worker[name] - before.worker[name] for name in ("failed", "retried"))
         self._tell("nothing to do")
         found.idle = [await hand.ask("look", Look)]

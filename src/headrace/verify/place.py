@@ -10,24 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.app import Headrace
-from headrace.errors import CommandRefused, ServerError
+from headrace.census import Census
+from headrace.errors import ServerError
 from headrace.ids import random_name
-from headrace.resp import pack_command
 from headrace.server import start_private_server
-from headrace.session import Session
 from headrace.settings import SETTINGS, load_settings, source_of
-from headrace.verify.doctor import small_pool, with_fleet
+from headrace.sizing.onlooker import few_connections
+from headrace.verify.doctor import open_small, with_fleet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from headrace.census import Census
-    from headrace.pool.carrier import Carrier
     from headrace.server import PrivateServer
     from headrace.settings import Settings
-
-#: Keys in one page of a scan.
-PAGE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +35,7 @@ class Place:
         folder: For the logs of the workers.
         settings: What the user configured, the fleet's settings counted in.
         server: The server, if it was started for this run alone.
+        clustered: Whether it is a cluster, whose nodes need more connections than one server.
         census: Where what outlives a call is entered.
     """
 
@@ -49,11 +45,7 @@ class Place:
     settings: Settings
     server: PrivateServer | None
     census: Census
-
-    @property
-    def is_cluster(self) -> bool:
-        """Whether the URL names a cluster."""
-        return "+cluster" in self.url.partition("://")[0]
+    clustered: bool = False
 
     def environment(self) -> dict[str, str]:
         """Return the settings of the fleet as variables, since workers look for them below their own prefix."""
@@ -66,7 +58,8 @@ class Place:
     def app(self, **overrides: Any) -> Headrace:
         """Return an app of this process with few connections, below the prefix of this run."""
         own = {"redis_url": self.url, "prefix": self.prefix, **overrides}
-        return Headrace(settings=small_pool(self.settings.override(own), 8))
+        settings = self.settings.override(own)
+        return Headrace(settings=settings if self.clustered else few_connections(settings, 8))
 
 
 @asynccontextmanager
@@ -92,8 +85,8 @@ async def open_place(url: str | None, census: Census) -> AsyncGenerator[Place, N
                 start_private_server, folder / "server", name="start the server", owner="verify"
             )
             where = server.url
-        completed = await _complete(settings, where)
-        yield Place(where, _own_prefix(completed.prefix), folder, completed, server, census)
+        completed, clustered = await _complete(settings, where)
+        yield Place(where, _own_prefix(completed.prefix), folder, completed, server, census, clustered)
     finally:
         if server is not None:
             await census.in_thread(server.stop, name="stop the server", owner="verify")
@@ -106,47 +99,14 @@ def _own_prefix(prefix: str) -> str:
     return f"{prefix[:40]}:verify-{random_name(8)}"
 
 
-async def _complete(settings: Settings, url: str) -> Settings:
-    """Return the settings with those of the fleet; as they are while the server is away."""
-    small = small_pool(settings.override({"redis_url": url}), 4)
-    desk = Headrace(settings=small)
+async def _complete(settings: Settings, url: str) -> tuple[Settings, bool]:
+    """Return the settings with those of the fleet, or alone while the server is away; and whether it is a cluster."""
+    census = Census()
     try:
-        session = await Session.open(small, desk.census_book, desk, desk.id)
+        session = await open_small(settings.override({"redis_url": url}), census)
     except ServerError:
-        return settings
+        return settings, False
     try:
-        return await with_fleet(session, settings)
+        return await with_fleet(session, settings), session.store.clustered
     finally:
         await session.close()
-
-
-async def list_keys(link: Carrier, prefix: str) -> list[bytes]:
-    """Return every key below a prefix.
-
-    Raises:
-        ConnectionLost: The connection broke.
-        CommandRefused: The server does not let this user scan.
-    """
-    cursor, found = b"0", []
-    while True:
-        command = pack_command("SCAN", cursor, "MATCH", f"{prefix}:*", "COUNT", PAGE)
-        (reply,) = await link.roundtrip(command, 1)
-        if isinstance(reply, Exception):
-            raise CommandRefused(f"SCAN was refused: {reply}. Allow it to the user of REDIS_URL.")
-        cursor, keys = reply
-        found += keys
-        if cursor == b"0":
-            return found
-
-
-async def delete_keys(link: Carrier, prefix: str) -> list[str]:
-    """Delete every key below a prefix, and return those that are left: none, or the server refuses.
-
-    Raises:
-        ConnectionLost: The connection broke.
-        CommandRefused: The server does not let this user scan.
-    """
-    keys = await list_keys(link, prefix)
-    for at in range(0, len(keys), PAGE):
-        await link.roundtrip(pack_command("UNLINK", *keys[at : at + PAGE]), 1)
-    return [key.decode(errors="replace") for key in await list_keys(link, prefix)]

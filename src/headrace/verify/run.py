@@ -20,6 +20,7 @@ from headrace.verify.claims_engine import (
     NothingIsLeft,
     NoWarnings,
     QuietAtRest,
+    ServerKeepsNothing,
 )
 from headrace.verify.course import FULL
 from headrace.verify.crew import Crew
@@ -27,8 +28,9 @@ from headrace.verify.doctor import examine, judge_settings
 from headrace.verify.drill import Drill
 from headrace.verify.evidence import DrillEvidence, LoadEvidence
 from headrace.verify.load import Load
+from headrace.verify.nodes import delete_keys
 from headrace.verify.outcome import Grade, Outcome, Verdict, conclude
-from headrace.verify.place import delete_keys, open_place
+from headrace.verify.place import open_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +42,8 @@ if TYPE_CHECKING:
 
 LOAD_CLAIMS: Final[tuple[Claim[LoadEvidence], ...]] = (
     PoolUnderLoad(), LatencyUnderLoad(), ReliefIsRare(), CollectionWorks(), MemoryComesBack(), HistoryIsBounded(),
-    FewTimers(), QuietAtRest(), FastEnough(), FewErrors(), LoopIsFree(), NoWarnings(), NothingIsLeft(),
+    ServerKeepsNothing(), FewTimers(), QuietAtRest(), FastEnough(), FewErrors(), LoopIsFree(), NoWarnings(),
+    NothingIsLeft(),
 )  # fmt: skip
 DRILL_CLAIMS: Final[tuple[Claim[DrillEvidence], ...]] = (
     NoJobLost(), NoJobDoubled(), *(Recovery(fault) for fault in FULL.faults),
@@ -116,8 +119,6 @@ async def verify(
         found.server = next((one.measured for one in found.outcomes if one.name == "version"), "")
         if any(one.name == "server" and one.grade is Grade.FAIL for one in found.outcomes):
             found.errors.append("the server cannot be used, so there was no load and no drill")
-        elif place.is_cluster:
-            found.errors.append("load and drill do not run on a cluster yet")
         else:
             await _Run(place, census, found, app, destructive=destructive, tell=tell).run()
     found.outcomes += [claim.judge(found.load) for claim in LOAD_CLAIMS]
@@ -162,7 +163,7 @@ class _Run:
                     try:
                         await crew.guard(load.run(app))
                     finally:
-                        found.load.left_keys = await delete_keys(app.user, place.prefix)
+                        found.load.left_keys = await delete_keys(app, place.prefix)
             except (HeadraceError, TimeoutError) as error:
                 found.errors.append(f"load: {type(error).__name__}: {error}")
             finally:
@@ -190,7 +191,7 @@ class _Run:
                     try:
                         await crew.guard(drill.run(app))
                     finally:
-                        found.load.left_keys += await delete_keys(app.user, prefix)
+                        found.load.left_keys += await delete_keys(app, prefix)
             except (HeadraceError, TimeoutError) as error:
                 found.errors.append(f"drill: {type(error).__name__}: {error}")
             found.load.left_here += [str(row) for row in app.census()]

@@ -75,10 +75,11 @@ class Tasks:
             await asyncio.sleep(pause * (0.5 + (number * CALLS + step) % 101 / 100))
             began = time.perf_counter()
             async with self._client.client() as connection:
-                await connection.set(key, number, ex=60)
+                # Why: the pool lends connections to one node of a cluster, which may not serve the key.
+                await (connection.ping() if self._app.store.clustered else connection.set(key, number, ex=60))
                 self.responses.record(time.perf_counter() - began)
                 await asyncio.sleep(HOLD)
-                await connection.get(key)
+                await (connection.ping() if self._app.store.clustered else connection.get(key))
 
     async def _mark(self, number: int, seconds: float) -> None:
         """Say that it begins, wait, and say that it ends."""
