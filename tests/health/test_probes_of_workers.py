@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ import pytest
 
 from headrace import Headrace
 from headrace.ids import random_name
+from headrace.worker.supervisor import Supervisor
 from tests.apps import shop
 from tests.live import until
 from tests.support.cluster import free_ports
@@ -179,6 +181,26 @@ async def test_several_processes_answer_on_one_port(environment: dict[str, str],
 
         assert dead == (503, {"alive": False, "processes": 2, "answering": 0})
         assert command.terminate() == 0
+
+
+async def test_a_supervisor_that_is_stopped_before_it_runs_starts_nothing() -> None:
+    supervisor = Supervisor([sys.executable, "-c", "raise SystemExit(3)"], 2)
+    supervisor.stop()
+
+    await asyncio.wait_for(supervisor.run(), DEADLINE)
+
+    assert [tally.starts for tally in supervisor.tallies] == [0, 0]
+    assert supervisor.census.entries() == []
+
+
+def test_a_signal_right_after_the_port_is_there_stops_gracefully(environment: dict[str, str], port: int) -> None:
+    options = ("-q", "mail", "-p", "2", "--health-port", str(port))
+    for _ in range(3):
+        with WorkerCommand(SHOP, *options, environment=environment) as command:
+            command.wait_line("health listener started")
+            command.send(signal.SIGINT)
+
+            assert command.wait() == 0
 
 
 def test_a_port_that_is_taken_ends_the_command(environment: dict[str, str], port: int) -> None:

@@ -62,14 +62,17 @@ def _supervise(plan: Plan) -> int:
 
 async def _run(supervisor: Supervisor, plan: Plan, settings: Settings) -> None:
     from headrace.cli.listen import answer_supervisor, listening
+    from headrace.worker.shutdown import ShutdownSignals
 
-    async with listening(plan, settings, answer_supervisor(supervisor), supervisor.census):
-        if plan.reload:
-            from headrace.cli.reload import run_reloading
+    # Why around the port: whoever sees that it is there may send a signal before the supervisor listens to any.
+    with ShutdownSignals(supervisor):
+        async with listening(plan, settings, answer_supervisor(supervisor), supervisor.census):
+            if plan.reload:
+                from headrace.cli.reload import run_reloading
 
-            await run_reloading(supervisor)
-        else:
-            await supervisor.run()
+                await run_reloading(supervisor)
+            else:
+                await supervisor.run()
 
 
 def print_summary(tallies: Sequence[Tally]) -> None:

@@ -121,7 +121,8 @@ class Supervisor:
         try:
             with ShutdownSignals(self):
                 logger.info("supervisor started", extra={"processes": len(self._places)})
-                for place in self._places:
+                # Why looked at: it may have been told to stop before it began.
+                for place in self._places if not self._stopping else ():
                     self._start(place)
                 await self._done.wait()
         finally:
