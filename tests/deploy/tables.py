@@ -7,7 +7,6 @@ Every number comes from the code that decides at run time, but for those named h
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Final
 
 from headrace.health.checks import MEMORY_WARN
@@ -15,7 +14,7 @@ from headrace.memory.limits import GIB, MIB, plan_limit
 from headrace.memory.steps import Thresholds
 from headrace.settings import Settings
 from headrace.sizing.demand import Demand, ServerFacts, limit_fleet, smallest_maximum
-from tests.docs.tables import fill, table
+from tests.docs.tables import fill, table, write_pages
 from tests.tidy.tree import ROOT
 
 if TYPE_CHECKING:
@@ -128,13 +127,5 @@ def pages() -> dict[Path, str]:
     return texts
 
 
-def main() -> None:
-    """Write the pages that are not as they should be."""
-    for path, text in pages().items():
-        if path.read_text() != text:
-            path.write_text(text)
-            sys.stdout.write(f"wrote {path.relative_to(ROOT)}\n")
-
-
 if __name__ == "__main__":
-    main()
+    write_pages(pages())

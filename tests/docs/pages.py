@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-import sys
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +18,7 @@ from headrace.settings import Settings
 from headrace.settings_rows import describe
 from headrace.telemetry.metrics import LABELS, METRICS
 from tests.docs import commands, picture, states
-from tests.docs.tables import fill, table
+from tests.docs.tables import fill, table, write_pages
 from tests.tidy.test_lua_headers import read, sections, split
 from tests.tidy.tree import ROOT, SOURCE, name_of, tracked
 
@@ -207,13 +206,5 @@ def pages() -> dict[Path, str]:
     return texts
 
 
-def main() -> None:
-    """Write the pages that are not as they should be."""
-    for path, text in pages().items():
-        if not path.exists() or path.read_text() != text:
-            path.write_text(text)
-            sys.stdout.write(f"wrote {path.relative_to(ROOT)}\n")
-
-
 if __name__ == "__main__":
-    main()
+    write_pages(pages())
