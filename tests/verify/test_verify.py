@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
+import threading
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 #: Some seconds of load, and no drill: most of what is broken shows at once.
 SHORT = Course("test", 15.0, 300, 0.4, 1.0, 0.5, 1, 1.0, ())
-ALL_FAULTS = ("kill", "pause", "cut", "restart")
+ALL_FAULTS = ("kill", "pause", "cut", "restart", "crash")
 #: How quick a machine is that runs eight test runs at once says nothing about a check.
 OF_THE_MACHINE = {
     "redis latency under load", "collection", "event loop", "warnings", "slow log", "latency at rest", "throughput",
@@ -77,6 +78,8 @@ async def test_a_healthy_set_up_passes_with_every_fault_and_leaves_nothing_behin
 ) -> None:
     # Fewer slots than connections, so that a machine with other things to do makes nobody wait.
     monkeypatch.setenv("QUEUE_CONCURRENCY", "20")
+    always = functools.partial(start_private_server, extra=("--appendfsync", "always"))
+    monkeypatch.setattr("headrace.verify.place.start_private_server", always)
     course = Course("test", 30.0, 300, 1.0, 1.5, 1.0, 1, 1.0, ALL_FAULTS)
     children = {child.pid for child in psutil.Process().children(recursive=True)}
 
@@ -86,6 +89,7 @@ async def test_a_healthy_set_up_passes_with_every_fault_and_leaves_nothing_behin
     assert bad(found) == []
     assert [strike.fault for strike in found.drill.strikes if strike.struck] == list(ALL_FAULTS)
     assert found.drill.strike("kill").held > 0  # type: ignore[union-attr]  # it was done
+    assert "appendfsync always loses nothing" in find(found.outcomes, "jobs lost").evidence
     assert found.drill.accepted > 100
     assert {child.pid for child in psutil.Process().children(recursive=True)} <= children
 
@@ -169,7 +173,7 @@ async def test_a_cluster_is_put_under_load_and_struck_and_left_as_it_was(
 ) -> None:
     # The address of one node, which says nothing of a cluster.
     monkeypatch.setenv("QUEUE_CONCURRENCY", "20")
-    course = Course("test", 15.0, 300, 0.4, 1.0, 0.5, 1, 1.0, ("kill", "cut", "restart"))
+    course = Course("test", 15.0, 300, 0.4, 1.0, 0.5, 1, 1.0, ("kill", "cut", "restart", "crash"))
     with ClusterRaw(cluster) as raw:
         before = raw.keys("")
 
@@ -183,6 +187,7 @@ async def test_a_cluster_is_put_under_load_and_struck_and_left_as_it_was(
     assert strikes["kill"].held > 0
     assert "connections of 2 workers closed" in strikes["cut"].struck
     assert "a cluster may fall" in strikes["restart"].skipped
+    assert "a cluster may fall" in strikes["crash"].skipped
     assert find(found.outcomes, "history in the server").grade == "pass"
 
 
@@ -269,6 +274,43 @@ async def test_a_restart_without_the_append_only_file_loses_jobs_and_fails(monke
     assert find(found.outcomes, "persistence").grade == "fail"
 
 
+@pytest.mark.slow
+async def test_a_server_of_somebody_else_is_killed_when_that_is_wanted_and_its_jobs_go_on(
+    own_server: PrivateServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUEUE_CONCURRENCY", "20")
+    first, again = own_server.pid, None
+
+    def start_again(text: str) -> None:
+        # What systemd or Kubernetes does: start it as soon as it is gone.
+        nonlocal again
+        if text == "fault: crash":
+            again = threading.Thread(target=restart_when_gone, args=(own_server,))
+            again.start()
+
+    found = await run(
+        own_server, course=dataclasses.replace(SHORT, faults=("crash",)), destructive=True, tell=start_again
+    )
+
+    assert again is not None
+    again.join(20.0)
+    assert own_server.pid != first
+    strike = found.drill.strikes[0]
+    assert strike.struck.startswith("the server ended with SIGKILL")
+    assert strike.recovered is not None
+    lost = find(found.outcomes, "jobs lost")
+    assert lost.grade in {"pass", "partial"}
+    assert "appendfsync everysec may lose what came in the last 2 s" in lost.evidence
+    with Raw(own_server.url) as raw:
+        assert raw.keys("") == []
+
+
+def restart_when_gone(server: PrivateServer) -> None:
+    psutil.Process(server.pid).wait(20.0)
+    server.kill()
+    server.start()
+
+
 async def test_a_server_of_somebody_else_is_restarted_only_when_that_is_wanted(
     own_server: PrivateServer, tmp_path: Path
 ) -> None:
@@ -277,7 +319,11 @@ async def test_a_server_of_somebody_else_is_restarted_only_when_that_is_wanted(
     async with app, Journal(app.census_book) as journal:
         strike = await Faults(app, place, journal, 1.0).restart([], destructive=False)
 
+        killed = await Faults(app, place, journal, 1.0).crash([], destructive=False)
+
     assert "--destructive" in strike.skipped
+    assert "--destructive" in killed.skipped
+    assert own_server.running
     assert Recovery("restart").judge(DrillEvidence(strikes=[strike])).grade == "skipped"
 
 

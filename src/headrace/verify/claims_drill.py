@@ -20,6 +20,7 @@ WORDS: Final = {
     "pause": "worker paused beyond its lease",
     "cut": "connections cut",
     "restart": "server restarted",
+    "crash": "server killed",
 }
 
 
@@ -27,23 +28,29 @@ class NoJobLost(Claim[DrillEvidence]):
     """No accepted job is lost, whatever was struck."""
 
     name = "jobs lost"
-    threshold = "none, and none dead"
+    threshold = "none, and none dead (partial: those that appendfsync everysec does not keep through a SIGKILL)"
     source = PROMISE
     remedy = (
         "Look at the persistence of the server first: without its append-only file a restart loses jobs. Then at the "
         "logs of the workers (`--report DIR`)."
+    )
+    allowed_remedy = (
+        "The server was killed while its last second was not written yet. `appendfsync always` keeps that too, and "
+        "makes each write wait for the disk."
     )
 
     def judge(self, evidence: DrillEvidence) -> Outcome:
         """Hold what was accepted against what ended."""
         if not evidence.accepted:
             return self.skipped("no job of the drill was accepted")
-        wrong = evidence.lost + evidence.dead
+        wrong = evidence.lost - evidence.allowed + evidence.dead
         struck = ", ".join(WORDS[strike.fault] for strike in evidence.strikes if not strike.skipped) or "nothing"
+        promise = f"; {evidence.persistence}" if evidence.persistence else ""
         return self.found(
-            Grade.FAIL if wrong else Grade.PASS,
+            Grade.FAIL if wrong else Grade.PARTIAL if evidence.allowed else Grade.PASS,
             f"{evidence.lost} of {evidence.accepted}, {evidence.dead} dead",
-            f"struck: {struck}",
+            f"struck: {struck}{promise}",
+            remedy="" if wrong else self.allowed_remedy,
             figures={"accepted": evidence.accepted, "lost": evidence.lost, "dead": evidence.dead},
         )
 

@@ -59,7 +59,8 @@ class Drill:
         self._user_app = app
         self._destructive = destructive
         self._tell = tell
-        self._accepted: deque[str] = deque(maxlen=MOST_JOBS)
+        #: Id of each accepted job, and when its enqueue had returned, seconds since 1970.
+        self._accepted: deque[tuple[str, float]] = deque(maxlen=MOST_JOBS)
 
     async def run(self, app: Headrace) -> DrillEvidence:
         """Do everything; `app` is one of this process, open, on the prefix of the drill.
@@ -88,7 +89,7 @@ class Drill:
             producing.result()
             await drain(app.queue(QUEUE), found.lease + 20.0)
             last = self._accepted
-            await journal.until(lambda: all(_has_ended(journal, job) for job in last), 2.0)
+            await journal.until(lambda: all(_has_ended(journal, job) for job, _ in last), 2.0)
             await self._account(app, journal, faults)
             for hand in self.hands:
                 if hand.alive:
@@ -115,7 +116,7 @@ class Drill:
             try:
                 if (await app.queue(QUEUE).stats()).waiting < BACKLOG:
                     jobs = await tasks.mark.enqueue_many([((number + at, JOB_SECONDS),) for at in range(BATCH)])
-                    self._accepted += (job.id for job in jobs)
+                    self._accepted += ((job.id, time.time()) for job in jobs)
                     number += BATCH
             except ConnectionLost:
                 # Jobs whose enqueue raised are nobody's promise.
@@ -135,13 +136,16 @@ class Drill:
         alive = [hand for hand in self.hands if hand.alive]
         if fault == "cut":
             return await faults.cut(alive)
-        return await faults.restart(alive, destructive=self._destructive)
+        strike = faults.restart if fault == "restart" else faults.crash
+        return await strike(alive, destructive=self._destructive)
 
     async def _account(self, app: Headrace, journal: Journal, faults: Faults) -> None:
         found, accepted = self.found, list(self._accepted)
         stats = await app.queue(QUEUE).stats()
         found.accepted, found.completed, found.dead = len(accepted), stats.completed, stats.failed
-        found.lost = sum(1 for job in accepted if not _has_ended(journal, job))
+        lost = [at for job, at in accepted if not _has_ended(journal, job)]
+        found.lost, found.persistence = len(lost), faults.persistence
+        found.allowed = sum(1 for at in lost if any(start <= at <= end for start, end in faults.volatile))
         for job, runs in journal.runs.items():
             if len(runs.starts) < 2:  # noqa: PLR2004 - more than once
                 continue

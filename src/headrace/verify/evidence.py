@@ -178,7 +178,7 @@ class Strike(msgspec.Struct, frozen=True, kw_only=True):
     """One fault, and how the workers came out of it.
 
     Attributes:
-        fault: `kill`, `pause`, `cut` or `restart`.
+        fault: `kill`, `pause`, `cut`, `restart` or `crash`, which is SIGKILL for the server.
         struck: What it struck, in words; empty when it struck nothing.
         held: Jobs that the struck worker held.
         recovered: Seconds from the end of the fault until work went on: all held jobs begun elsewhere, or others; None
@@ -200,6 +200,8 @@ class DrillEvidence(msgspec.Struct, kw_only=True):
         lease: Lease of its workers, seconds.
         accepted: Jobs whose enqueue returned.
         lost: Those that nobody finished.
+        allowed: Those of them that the persistence of the server does not promise to keep through a SIGKILL.
+        persistence: What it promises then, in words; empty when the server was not killed.
         completed: Jobs completed, as the server counted them.
         dead: Jobs that died.
         twice: Jobs that began more than once.
@@ -212,6 +214,8 @@ class DrillEvidence(msgspec.Struct, kw_only=True):
     lease: float = 0.0
     accepted: int = 0
     lost: int = 0
+    allowed: int = 0
+    persistence: str = ""
     completed: int = 0
     dead: int = 0
     twice: int = 0

@@ -1,4 +1,4 @@
-"""The faults of the drill: a worker is killed, one is paused, connections are cut, the server is restarted."""
+"""The faults of the drill: a worker is killed, one paused, connections are cut, the server is restarted, and killed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from headrace.errors import CommandRefused, ConnectionLost
 from headrace.resp import pack_command
 from headrace.verify.evidence import Strike
+from headrace.verify.mortal import find_process, read_persistence
 from headrace.verify.nodes import visit_nodes
 from headrace.verify.tasks import QUEUE
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from headrace.app import Headrace
     from headrace.pool.confirm import Trip
+    from headrace.server import PrivateServer
     from headrace.verify.crew import Hand
     from headrace.verify.journal import Journal
     from headrace.verify.place import Place
@@ -49,6 +51,9 @@ class Faults:
         #: Jobs that a struck worker held, and the spans in which connections or the server were away.
         self.held: set[str] = set()
         self.away: list[tuple[float, float]] = []
+        #: What the server promises to keep through a SIGKILL, in words, and the spans whose jobs it may lose.
+        self.persistence = ""
+        self.volatile: list[tuple[float, float]] = []
 
     async def kill(self, hand: Hand) -> Strike:
         """End a worker with SIGKILL, and wait until others have begun what it held."""
@@ -87,24 +92,53 @@ class Faults:
             destructive: Whether the user's own server may be told to end, which something must start again.
         """
         server, pids = self._place.server, {hand.pid for hand in hands}
+        if reason := self._spared(destructive=destructive):
+            return Strike(fault="restart", skipped=reason)
         began = time.time()
         if server is not None:
             await self._app.census_book.in_thread(server.restart, name="restart the server", owner="verify")
             struck = "the server stopped and started again on its data"
-        elif self._app.store.clustered:
-            reason = "which node of a cluster may fall is for you to say: stop one while `headrace verify --soak` runs"
-            return Strike(fault="restart", skipped=reason)
-        elif not destructive:
-            reason = "the server is yours, and a restart of it was not asked for with --destructive"
-            return Strike(fault="restart", skipped=reason)
         else:
             struck = await self._shut_down()
             if not struck:
-                return Strike(
-                    fault="restart", struck="SHUTDOWN, after which the server did not come back", recovered=None
-                )
+                return Strike(fault="restart", struck="SHUTDOWN, after which the server did not come back")
         self.away.append((began, time.time()))
         return await self._await_work("restart", struck, time.time(), pids)
+
+    async def crash(self, hands: Sequence[Hand], *, destructive: bool) -> Strike:
+        """End the server with SIGKILL, and have it started again.
+
+        Args:
+            hands: The workers that must go on.
+            destructive: Whether the user's own server may be killed, which something must start again.
+        """
+        app, server, pids = self._app, self._place.server, {hand.pid for hand in hands}
+        if reason := self._spared(destructive=destructive):
+            return Strike(fault="crash", skipped=reason)
+        try:
+            persistence, volatile = await read_persistence(app.user)
+            process = None if server is not None else await find_process(app.user)
+        except CommandRefused as error:
+            return Strike(fault="crash", skipped=str(error))
+        self.persistence, began = persistence, time.time()
+        if server is not None:
+            await app.census_book.in_thread(_kill_and_start, server, name="kill the server", owner="verify")
+        elif process is not None:
+            process.kill()
+            if not await self._await_back():
+                return Strike(fault="crash", struck="SIGKILL, after which the server did not come back")
+        self.volatile.append((began - volatile, time.time()))
+        self.away.append((began - volatile, time.time()))
+        struck = f"the server ended with SIGKILL and started again on its data; {persistence}"
+        return await self._await_work("crash", struck, time.time(), pids)
+
+    def _spared(self, *, destructive: bool) -> str:
+        """Say why the server is left in peace; an empty text when it is not."""
+        if self._place.server is not None:
+            return ""
+        if self._app.store.clustered:
+            return "which node of a cluster may fall is for you to say: stop one while `headrace verify --soak` runs"
+        return "" if destructive else "the server is yours, and to end it was not asked for with --destructive"
 
     async def _shut_down(self) -> str:
         """Tell the server to end, and wait until it is back; an empty text when it is not."""
@@ -115,14 +149,21 @@ class Faults:
             reply = None
         if isinstance(reply, Exception):
             return ""
+        back = await self._await_back()
+        return f"SHUTDOWN; the server was back after {time.monotonic() - began:.1f} s" if back else ""
+
+    async def _await_back(self) -> bool:
+        """Wait until the server answers and has loaded its data; returns whether it did in time."""
+        began = time.monotonic()
         while time.monotonic() - began < BACK:
             try:
-                await self._app.user.roundtrip(PING, 1, timeout=1.0)
+                (reply,) = await self._app.user.roundtrip(PING, 1, timeout=1.0)
             except ConnectionLost:
-                await asyncio.sleep(0.1)
-            else:
-                return f"SHUTDOWN; the server was back after {time.monotonic() - began:.1f} s"
-        return ""
+                reply = None
+            if reply is not None and not isinstance(reply, Exception):
+                return True
+            await asyncio.sleep(0.1)
+        return False
 
     async def _follow(self, fault: str, hand: Hand, struck: str, at: float) -> Strike:
         """Wait until all that a struck worker holds has begun elsewhere."""
@@ -168,6 +209,11 @@ class Faults:
         for name in (hand.worker_id, f"{hand.worker_id}.1", f"{hand.worker_id}.2"):
             found |= {job.decode() for job in await app.store.mine(app.user, QUEUE, name)}
         return found
+
+
+def _kill_and_start(server: PrivateServer) -> None:
+    server.kill()
+    server.start()
 
 
 async def _close_connections(link: Trip, pids: set[int]) -> int:
