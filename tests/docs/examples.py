@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 #: Seconds for one command.
 TIMEOUT: Final = 30
-SHOWN_ONLY: Final = {"", "text", "mermaid", "lua", "json", "ini"}
+SHOWN_ONLY: Final = {"", "text"}
 
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<note>[^\n]*?) -->\n+)?^```(?P<kind>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL

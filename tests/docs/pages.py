@@ -17,7 +17,7 @@ from headrace import errors, keys
 from headrace.settings import Settings
 from headrace.settings_rows import describe
 from headrace.telemetry.metrics import LABELS, METRICS
-from tests.docs import commands, picture, states
+from tests.docs import commands, picture, picture_incident, states
 from tests.docs.tables import fill, table, write_pages
 from tests.tidy.test_lua_headers import read, sections, split
 from tests.tidy.tree import ROOT, SOURCE, name_of, tracked
@@ -199,7 +199,12 @@ PARTS: Final[tuple[tuple[str, str, Callable[[], str]], ...]] = (
 
 def pages() -> dict[Path, str]:
     """Return every page that has a written part, as it should be."""
-    texts = {ROOT / ".env.example": env_example(), ROOT / "docs" / "images" / "states.svg": picture.draw()}
+    images = ROOT / "docs" / "images"
+    texts = {
+        ROOT / ".env.example": env_example(),
+        images / "states.svg": picture.draw(),
+        images / "incident.svg": picture_incident.draw(),
+    }
     for name, part, write in PARTS:
         path = ROOT / name
         texts[path] = fill(texts.get(path) or path.read_text(), part, write())

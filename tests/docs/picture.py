@@ -9,16 +9,14 @@ from __future__ import annotations
 import textwrap
 from typing import Final
 
+from tests.docs.drawing import box, circle, drawing, way, words
 from tests.docs.states import NOWHERE, TRANSITIONS
 
 #: Left out, since it would cover the picture with arrows.
 NOT_DRAWN: Final = {"clear"}
 
-WIDTH: Final = 1000
-HEIGHT: Final = 400
-HALF: Final = (58, 21)
-#: Characters of a line of words beside an arrow.
-LINE: Final = 26
+#: Letters of a line of words beside an arrow.
+LETTERS: Final = 26
 
 #: Middle of the box of each status.
 BOXES: Final = {
@@ -47,35 +45,6 @@ WAYS: Final = {
     ("cancelled", NOWHERE): ("900,321 900,348", (909, 341), "start"),
 }
 
-_HEAD: Final = f"""\
-<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="title">
-  <title id="title">The states of a job, and the scripts that lead from one to the next</title>
-  <style>
-    svg {{ font: 13px system-ui, "Segoe UI", "Noto Sans", Arial, sans-serif; }}
-    .card {{ fill: #ffffff; stroke: #d8dce3; }}
-    .box {{ fill: #eef2f8; stroke: #8a97ab; }}
-    .way {{ fill: none; stroke: #5b6b82; stroke-width: 1.3; }}
-    .head, .dot {{ fill: #5b6b82; }}
-    .ring {{ fill: none; stroke: #5b6b82; stroke-width: 1.3; }}
-    .status {{ fill: #1c2430; font-size: 14px; font-weight: 600; text-anchor: middle; }}
-    .script {{ fill: #3d4a5e; }}
-    @media (prefers-color-scheme: dark) {{
-      .card {{ fill: #12151c; stroke: #2b3240; }}
-      .box {{ fill: #1e2533; stroke: #5d6b82; }}
-      .way, .ring {{ stroke: #93a1b8; }}
-      .head, .dot {{ fill: #93a1b8; }}
-      .status {{ fill: #eef2f8; }}
-      .script {{ fill: #b9c4d6; }}
-    }}
-  </style>
-  <defs>
-    <marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">
-      <path class="head" d="M0,0 L8,4 L0,8 z"/>
-    </marker>
-  </defs>
-  <rect class="card" x="0.5" y="0.5" width="{WIDTH - 1}" height="{HEIGHT - 1}" rx="8"/>
-"""
-
 
 def arrows() -> dict[tuple[str, str], list[str]]:
     """Name the scripts of each pair of statuses that the picture shows."""
@@ -93,26 +62,14 @@ def draw() -> str:
     Raises:
         KeyError: A pair of statuses has no way in `WAYS`.
     """
-    parts = [_HEAD]
+    parts: list[str] = []
     for pair, scripts in arrows().items():
-        points, (x, y), side = WAYS[pair]
-        parts.append(f'  <polyline class="way" points="{points}" marker-end="url(#head)"/>\n')
-        parts.append(_words(x, y, side, ", ".join(scripts)))
-        start, end = points.split()[0].split(","), points.split()[-1].split(",")
+        points, at, side = WAYS[pair]
+        parts += [way(points), words(textwrap.wrap(", ".join(scripts), LETTERS), at, side)]
+        (start_x, start_y), *_, (end_x, end_y) = (tuple(map(int, point.split(","))) for point in points.split())
         if pair[0] == NOWHERE:
-            parts.append(f'  <circle class="dot" cx="{start[0]}" cy="{start[1]}" r="5"/>\n')
+            parts.append(circle("dot", start_x, start_y))
         if pair[1] == NOWHERE:
-            below = int(end[1]) > int(start[1])
-            parts.append(f'  <circle class="ring" cx="{end[0]}" cy="{int(end[1]) + (6 if below else -6)}" r="5"/>\n')
-    wide, high = HALF
-    for status, (x, y) in BOXES.items():
-        size = f'x="{x - wide}" y="{y - high}" width="{2 * wide}" height="{2 * high}"'
-        parts.append(f'  <rect class="box" {size} rx="6"/>\n')
-        parts.append(f'  <text class="status" x="{x}" y="{y + 5}">{status}</text>\n')
-    return "".join([*parts, "</svg>\n"])
-
-
-def _words(x: int, y: int, side: str, text: str) -> str:
-    lines = textwrap.wrap(text, LINE)
-    spans = "".join(f'<tspan x="{x}" dy="{16 if number else 0}">{line}</tspan>' for number, line in enumerate(lines))
-    return f'  <text class="script" x="{x}" y="{y}" text-anchor="{side}">{spans}</text>\n'
+            parts.append(circle("ring", end_x, end_y + (6 if end_y > start_y else -6)))
+    parts += [box([status], at, 116) for status, at in BOXES.items()]
+    return drawing("The states of a job, and the scripts that lead from one to the next", 1000, 400, parts)

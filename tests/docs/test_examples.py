@@ -115,6 +115,7 @@ def test_a_page_is_read_in_order() -> None:
     [
         ("```bash\nls\n```\n", "kind 'bash'"),
         ("```yaml\na: 1\n```\n", "kind 'yaml'"),
+        ("```mermaid\nflowchart TD\n```\n", "kind 'mermaid'"),
         ("- Do:\n\n  ```console\n  $ ls\n  ```\n", "a fence that is not read: .*console"),
         ("```console title='x'\n$ ls\n```\n", "a fence that is not read: .*title"),
         ("~~~console\n$ ls\n~~~\n", "a fence that is not read: '~~~console'"),
