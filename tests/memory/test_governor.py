@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import logging
 import tracemalloc
@@ -14,6 +15,7 @@ from headrace.census import Census
 from headrace.clock import Clock
 from headrace.errors import OptionError, UsageError
 from headrace.events import EventBus
+from headrace.memory.actions import Effect
 from headrace.memory.governor import Governor
 from headrace.memory.limits import MIB, Limit
 from headrace.memory.process import governor
@@ -265,6 +267,15 @@ async def test_attempts_lie_five_minutes_apart(stage: Stage) -> None:
 
     assert early == 3
     assert len(stage.governor.status().effects) == 6
+
+
+async def test_what_was_freed_on_one_occasion_counts_once_and_what_was_asked_for_not_at_all(stage: Stage) -> None:
+    times = [("high", 100.0), ("high", 100.3), ("asked", 200.0), ("high", 500.0)]
+    effects = tuple(Effect("collect", reason, at, 0, 0.0, "") for reason, at in times)
+
+    status = dataclasses.replace(stage.governor.status(), effects=effects)
+
+    assert status.optimizations == [100.0, 500.0]
 
 
 async def test_a_busy_worker_is_let_finish_its_batch_before_anything_is_collected(stage: Stage) -> None:

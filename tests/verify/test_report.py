@@ -16,9 +16,11 @@ import psutil
 import pytest
 
 from headrace.errors import OptionError
+from headrace.fleet.snapshot import MemoryFigures, Snapshot
 from headrace.histogram import Quantiles
 from headrace.settings import load_settings
 from headrace.verify.ci import append_summary, write_junit
+from headrace.verify.claims import ReliefOfRunning
 from headrace.verify.compare import compare
 from headrace.verify.course import QUICK
 from headrace.verify.evidence import DrillEvidence, Ended, LoadEvidence, LogLine, Look, Sample, Stored
@@ -204,12 +206,37 @@ def test_each_threshold_has_two_sides(name: str, evidence: dict[str, Any], grade
     assert claim.judge(LoadEvidence(**evidence)).grade is grade
 
 
+@pytest.mark.parametrize(
+    ("times", "grade", "measured"),
+    [
+        ([[]], Grade.PASS, "0 in 1 processes"),
+        ([[100.0, 500.0], [130.0]], Grade.PASS, "3 in 2 processes"),
+        ([[], [100.0, 280.0]], Grade.PARTIAL, "2, the closest 180 s apart, in process 1"),
+        ([[100.0, 280.0], [100.0, 500.0, 530.0]], Grade.FAIL, "3, the closest 30 s apart, in process 1"),
+        ([], Grade.PASS, "no process runs"),
+    ],
+)
+def test_processes_that_optimise_their_memory_again_and_again_are_named(
+    times: list[list[float]], grade: Grade, measured: str
+) -> None:
+    fleet = [
+        Snapshot("app", "host", number, memory=MemoryFigures("high", optimizations=each))
+        for number, each in enumerate(times)
+    ]
+
+    found = ReliefOfRunning().judge(fleet)
+
+    assert (found.grade, found.measured) == (grade, measured)
+
+
 def test_a_lost_or_doubled_job_fails_the_drill() -> None:
     lost, doubled = DRILL_CLAIMS[:2]
     good = DrillEvidence(accepted=100, completed=100, twice=5)
 
     assert [claim.judge(good).grade for claim in (lost, doubled)] == [Grade.PASS, Grade.PASS]
     assert lost.judge(DrillEvidence(accepted=100, lost=1)).grade is Grade.FAIL
+    assert lost.judge(DrillEvidence(accepted=100, lost=2, allowed=1)).grade is Grade.FAIL
+    assert lost.judge(DrillEvidence(accepted=100, lost=2, allowed=2)).grade is Grade.PARTIAL
     assert doubled.judge(DrillEvidence(accepted=100, completed=101)).grade is Grade.FAIL
     assert doubled.judge(DrillEvidence(accepted=100, completed=100, unexplained=1)).grade is Grade.FAIL
 

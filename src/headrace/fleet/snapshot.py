@@ -110,6 +110,8 @@ class MemoryFigures(msgspec.Struct, frozen=True):
     growth: float = 0.0
     leak_suspected: bool = False
     histories: list[History] = []
+    #: The latest times at which memory was freed because it was short, Unix times.
+    optimizations: list[float] = []
 
 
 class Subscriber(msgspec.Struct, frozen=True):
@@ -319,6 +321,7 @@ def _memory(status: MemoryStatus) -> MemoryFigures:
         growth=status.growth.value,
         leak_suspected=status.leak_suspected,
         histories=[History(one.name[:TEXT], one.size_bytes, one.limit_bytes) for one in buffers],
+        optimizations=status.optimizations[-ENTRIES:],
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from headrace.memory.actions import Effect
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from headrace.memory.limits import Limit
     from headrace.memory.reading import Gauge
     from headrace.memory.steps import Thresholds
+
+#: Actions that follow one another within so many seconds belong to one occasion.
+ONE_OCCASION: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,12 @@ class MemoryStatus:
     def history_limit_bytes(self) -> int:
         """What those can hold at most that have a bound, in bytes."""
         return sum(buffer.limit_bytes or 0 for buffer in self.buffers)
+
+    @property
+    def optimizations(self) -> list[float]:
+        """When memory was freed because it was short, Unix times; what was done on one occasion counts as one."""
+        times = sorted({effect.at for effect in self.effects if effect.reason != "asked"})
+        return [at for number, at in enumerate(times) if not number or at - times[number - 1] > ONE_OCCASION]
 
 
 @dataclass(frozen=True, slots=True)

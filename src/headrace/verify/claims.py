@@ -7,8 +7,10 @@ better two.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Final
 
+from headrace.fleet.snapshot import Snapshot
 from headrace.memory.steps import Thresholds
 from headrace.verify.claim import GUIDE, OWN, Claim, megabytes, milliseconds, spread
 from headrace.verify.claims_server import LATENCY_FAIR, LATENCY_GOOD
@@ -25,6 +27,8 @@ RESPONSE_FAIR: Final = 0.1
 #: Seconds between two memory optimisations.
 RELIEF_GOOD: Final = 300.0
 RELIEF_FAIR: Final = 120.0
+#: Processes that are named.
+MOST_NAMED: Final = 3
 #: Share of the garbage that a collection must free, and of it that must go back to the system.
 FREED_GOOD: Final = 0.8
 FREED_FAIR: Final = 0.4
@@ -124,7 +128,7 @@ class ReliefIsRare(Claim[LoadEvidence]):
     source = f"{GUIDE}, check 4"
     remedy = (
         "Find what holds the memory (`app.memory.status().holders`, `app.memory.trace()`), or give it more: "
-        "HEADRACE_MEMORY_LIMIT_MB, fewer slots or processes."
+        "HEADRACE_MEMORY_LIMIT, fewer slots or processes."
     )
 
     def judge(self, evidence: LoadEvidence) -> Outcome:
@@ -132,12 +136,49 @@ class ReliefIsRare(Claim[LoadEvidence]):
         look = evidence.idle[-1] if evidence.idle else evidence.after or evidence.under
         if look is None:
             return self.skipped("the worker was not looked at")
-        at = look.relieved
-        apart = min((b - a for a, b in itertools.pairwise(at)), default=float("inf"))
-        grade = Grade.PASS if apart >= RELIEF_GOOD else Grade.PARTIAL if apart >= RELIEF_FAIR else Grade.FAIL
-        words = f"{len(at)}" + (f", the closest {apart:.0f} s apart" if len(at) > 1 else "")
+        grade, words = _rarity(look.relieved)
         text = f"those that the governor began by itself; {look.at - evidence.began:.0f} s were looked at"
-        return self.found(grade, words, text, figures={"optimisations": len(at)})
+        return self.found(grade, words, text, figures={"optimisations": len(look.relieved)})
+
+
+class ReliefOfRunning(Claim[Sequence[Snapshot]]):
+    """The processes that run now have not optimised their memory again and again."""
+
+    name = "memory of running processes"
+    threshold = ReliefIsRare.threshold
+    source = ReliefIsRare.source
+    remedy = ReliefIsRare.remedy
+
+    def judge(self, evidence: Sequence[Snapshot]) -> Outcome:
+        """Judge the process whose optimisations came closest, by what each remembers."""
+        if not evidence:
+            # As with workers that are not there: there is nothing that could be wrong.
+            return self.found(Grade.PASS, "no process runs", "nobody below the prefix answered", figures={})
+        closest = min(evidence, key=lambda one: _closest(one.memory.optimizations))
+        grade, words = _rarity(closest.memory.optimizations)
+        count = sum(len(one.memory.optimizations) for one in evidence)
+        return self.found(
+            grade,
+            f"{count} in {len(evidence)} processes" if grade is Grade.PASS else f"{words}, in process {closest.pid}",
+            "the latest that each process remembers; most used: "
+            + ", ".join(
+                f"process {one.pid} on {one.host} {megabytes(one.memory.used_bytes)} of "
+                f"{megabytes(one.memory.budget_bytes)} ({one.memory.step})"
+                for one in sorted(evidence, key=lambda one: one.memory.used_bytes, reverse=True)[:MOST_NAMED]
+            ),
+            figures={"optimisations": count},
+        )
+
+
+def _closest(times: Sequence[float]) -> float:
+    return min((after - before for before, after in itertools.pairwise(times)), default=float("inf"))
+
+
+def _rarity(times: Sequence[float]) -> tuple[Grade, str]:
+    """Grade optimisations at these times, and say how many they are and how close."""
+    apart = _closest(times)
+    grade = Grade.PASS if apart >= RELIEF_GOOD else Grade.PARTIAL if apart >= RELIEF_FAIR else Grade.FAIL
+    return grade, f"{len(times)}" + (f", the closest {apart:.0f} s apart" if len(times) > 1 else "")
 
 
 class CollectionWorks(Claim[LoadEvidence]):
@@ -196,7 +237,7 @@ class MemoryComesBack(Claim[LoadEvidence]):
         fair = max(BACK_FAIR * before.resident, 2 * BACK_LEAST)
         used = grade_below(share, USED_GOOD, USED_FAIR)
         back = grade_low(grown, good, fair)
-        limit_remedy = "Raise the limit of the container or HEADRACE_MEMORY_LIMIT_MB, or run fewer slots and processes."
+        limit_remedy = "Raise the limit of the container or HEADRACE_MEMORY_LIMIT, or run fewer slots and processes."
         most = max((size for _, size in evidence.series), default=under.resident)
         return self.found(
             worst([used, back]),

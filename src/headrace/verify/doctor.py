@@ -24,6 +24,7 @@ from headrace.sizing.facts import ask_fleet
 from headrace.sizing.onlooker import few_connections, is_too_few
 from headrace.store.budget import Budget
 from headrace.store.versions import Versions
+from headrace.verify.claims import ReliefOfRunning
 from headrace.verify.claims_server import (
     Effective,
     ServerAnswers,
@@ -157,6 +158,7 @@ async def _look(session: Session, configured: Settings) -> list[Outcome]:
     sizing = await size_fleet(session, settings, demand, "doctor")
     outcomes = [judge_settings(settings), ServerCarriesFleet().judge(sizing)]
     outcomes.append(WorkersLive().judge(await look_at_workers(session)))
+    outcomes.append(ReliefOfRunning().judge(await session.fleet.look()))
     times: list[float] = []
     began = time.perf_counter()
     while len(times) < PINGS and time.perf_counter() - began < PINGS_WITHIN:

@@ -125,7 +125,6 @@ class Bench:
         self._samples.clear()
         self._lag = Histogram()
         response, self._tasks.responses = self._tasks.responses.quantiles(), Histogram()
-        relieved = sorted({effect.at for effect in status.effects if effect.reason != "asked"})
         return Look(
             at=time.time(),
             resident=read_usage().resident,
@@ -139,7 +138,7 @@ class Bench:
             memory_used=status.used_bytes,
             memory_limit=status.limit.budget_bytes,
             memory_share=status.share,
-            relieved=[at for number, at in enumerate(relieved) if not number or at - relieved[number - 1] > 1.0],
+            relieved=status.optimizations,
             samples=samples,
             lag=lag,
             response=response,
