@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 #: Seconds for one command.
-TIMEOUT: Final = 30
+TIMEOUT: Final = 75
 SHOWN_ONLY: Final = {"", "text"}
 
 _BLOCK = re.compile(

@@ -37,7 +37,7 @@ def own_server(tmp_path: Path) -> Iterator[PrivateServer]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", [page for page in PAGES if is_followed(page)], ids=name_of)
 def test_the_examples_run(page: Path, tmp_path: Path, own_server: PrivateServer) -> None:
     folder = tmp_path / "page"

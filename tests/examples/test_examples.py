@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parents[2] / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.py"))
-TIMEOUT = 45.0
+TIMEOUT = 75.0
 
 
 def promised(path: Path) -> str:
