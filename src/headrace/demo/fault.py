@@ -112,7 +112,7 @@ class Fault:
             return
         percent = self._scene.completed * 100 / self._jobs
         self._killed_at = time.time()
-        await self._crew.kill(busiest)
+        await busiest.kill()
         busiest.state = f"killed at {percent:.0f} %"
         holds = await self._look.holds(busiest.worker_id)
         self.held = set(holds)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import sys
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import msgspec
@@ -13,6 +10,8 @@ import msgspec
 from headrace.census import Kind
 from headrace.errors import HeadraceError
 from headrace.verify.evidence import Ended, LogLine
+from headrace.verify.hands import Hand as Process
+from headrace.verify.hands import end_hands, start_hand
 from headrace.verify.tasks import PLAN_VARIABLE
 
 if TYPE_CHECKING:
@@ -28,32 +27,13 @@ T = TypeVar("T")
 START_TIMEOUT: Final = 20.0
 ANSWER_TIMEOUT: Final = 30.0
 STOP_TIMEOUT: Final = 8.0
-#: Most bytes of one answer, and lines of a log that are read.
-ANSWER_LIMIT: Final = 8 * 2**20
+#: Lines of a log that are read.
 LOG_LINES: Final = 20_000
 WARNINGS: Final = ("WARNING", "ERROR", "CRITICAL")
 
 
-class Hand:
-    """One worker process."""
-
-    def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path) -> None:
-        self.name = name
-        self.process = process
-        self.log = log
-        self.worker_id = ""
-        #: It was told to end, or was ended.
-        self.expected = False
-
-    @property
-    def pid(self) -> int:
-        """Process id."""
-        return self.process.pid
-
-    @property
-    def alive(self) -> bool:
-        """Whether the process runs."""
-        return self.process.returncode is None
+class Hand(Process):
+    """One worker process, which answers questions."""
 
     async def ready(self) -> None:
         """Wait until it reserves jobs.
@@ -88,16 +68,6 @@ class Hand:
             await self.process.wait()
         return ended
 
-    async def kill(self) -> None:
-        """End it with SIGKILL, and wait until it is gone."""
-        self.expected = True
-        self.process.kill()
-        await self.process.wait()
-
-    def describe_end(self) -> str:
-        """Say how it ended, with the end of its output."""
-        return f"{self.name} (pid {self.pid}) ended by itself with code {self.process.returncode}.{self._tail()}"
-
     def lines(self) -> list[str]:
         """Return what it logged, at most the first 20,000 lines."""
         try:
@@ -119,16 +89,12 @@ class Hand:
             async with asyncio.timeout(timeout):
                 line = await self.process.stdout.readline()
         except TimeoutError as error:
-            raise HeadraceError(f"{self.name} (pid {self.pid}) {what} within {timeout:g} s.{self._tail()}") from error
+            raise HeadraceError(f"{self.name} (pid {self.pid}) {what} within {timeout:g} s.{self.tail()}") from error
         if not line:
             await self.process.wait()
             raise HeadraceError(self.describe_end())
         answer: dict[str, Any] = msgspec.json.decode(line)
         return answer
-
-    def _tail(self) -> str:
-        tail = "\n".join(self.lines()[-12:]).strip()[-2_000:]
-        return f" Its output ends with:\n{tail}" if tail else " It wrote nothing."
 
 
 class Crew:
@@ -144,28 +110,18 @@ class Crew:
         self.hands: list[Hand] = []
         self._census = census
         self._broken = asyncio.Event()
-        self._environment = {**os.environ, **environment, "PYTHONWARNINGS": "ignore"}
+        self._environment = environment
         self._folder = folder
 
     async def start(self, plan: VerifyPlan) -> Hand:
-        """Start one; it may not reserve jobs yet.
-
-        Its standard input is a pipe of this process, so that it ends with it in whatever way that ends; and it is in a
-        session of its own, so that Ctrl-C reaches it only through this process.
-        """
+        """Start one; it may not reserve jobs yet."""
         name = f"worker-{len(self.hands) + 1}"
-        log = self._folder / f"{name}.log"
-        with log.open("wb") as errors:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "headrace.verify.work",
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=errors, limit=ANSWER_LIMIT,
-                env={**self._environment, PLAN_VARIABLE: msgspec.json.encode(plan).decode()}, start_new_session=True,
-                pass_fds=() if plan.journal < 0 else (plan.journal,),
-            )  # fmt: skip
-        hand = Hand(name, process, log)
+        environment = {**self._environment, PLAN_VARIABLE: msgspec.json.encode(plan).decode()}
+        files = () if plan.journal < 0 else (plan.journal,)
+        hand = await start_hand(Hand, name, "headrace.verify.work", self._folder, environment, files=files)
         self.hands.append(hand)
-        entry = self._census.add(Kind.PROCESS, name, "verify", process)
-        watch = self._census.create_task(process.wait(), name=f"watch {name}", owner="verify")
+        entry = self._census.add(Kind.PROCESS, name, "verify", hand.process)
+        watch = self._census.create_task(hand.process.wait(), name=f"watch {name}", owner="verify")
 
         def ended(_: object) -> None:
             entry.close()
@@ -198,23 +154,7 @@ class Crew:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        for hand in self.hands:
-            hand.expected = True
-            if hand.alive:
-                # Why: a paused one hears nothing.
-                hand.process.send_signal(signal.SIGCONT)
-                hand.process.send_signal(signal.SIGTERM)
-        waits = [hand.process.wait() for hand in self.hands]
-        try:
-            async with asyncio.timeout(STOP_TIMEOUT):
-                await asyncio.gather(*waits)
-        except TimeoutError:
-            pass
-        finally:
-            for hand in self.hands:
-                if hand.alive:
-                    hand.process.kill()
-        await asyncio.gather(*(hand.process.wait() for hand in self.hands))
+        await end_hands(self.hands, timeout=STOP_TIMEOUT)
 
 
 def read_line(text: str) -> LogLine | None:
