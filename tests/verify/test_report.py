@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -15,6 +16,7 @@ import msgspec
 import psutil
 import pytest
 
+from headrace.cli.commands import make_group
 from headrace.errors import OptionError
 from headrace.fleet.snapshot import MemoryFigures, Snapshot
 from headrace.histogram import Quantiles
@@ -27,6 +29,7 @@ from headrace.verify.evidence import DrillEvidence, Ended, LoadEvidence, LogLine
 from headrace.verify.outcome import Grade, Outcome, Verdict, conclude
 from headrace.verify.report import build_report, read_report, write_bundle
 from headrace.verify.run import DRILL_CLAIMS, LOAD_CLAIMS, Found
+from tests.cli.command import Done
 from tests.tidy.tree import ROOT
 
 if TYPE_CHECKING:
@@ -86,6 +89,32 @@ def test_a_bundle_has_every_part_without_secrets_and_its_hashes_are_right(tmp_pa
     assert (report.schema, report.verdict) == (1, Verdict.FAILED)
     assert report.versions["python"]
     assert report.machine["processors"]
+
+
+def run_command(capsys: pytest.CaptureFixture[str], *arguments: str) -> Done:
+    with pytest.raises(SystemExit) as end:
+        make_group().main([*arguments], prog_name="headrace")
+    return Done(int(end.value.code or 0), *capsys.readouterr())
+
+
+def test_a_bundle_is_checked_by_its_hashes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    digest = write_bundle(make_report([outcome("pool")]), tmp_path)
+    command = functools.partial(run_command, capsys)
+
+    whole = command("verify", "--check", str(tmp_path))
+    (tmp_path / "start.log").write_text("another\n")
+    (tmp_path / "pool.json").unlink()
+    changed = command("verify", "--check", str(tmp_path))
+    (tmp_path / "manifest.sha256").write_text("")
+    empty = command("verify", "--check", str(tmp_path))
+
+    assert (whole.code, whole.out) == (0, f"every file is as it was written\nSHA-256 of the manifest {digest}\n")
+    assert changed.code == 2
+    assert changed.out.splitlines()[:2] == [
+        "pool.json: No such file or directory", "start.log: changed since it was written",
+    ]  # fmt: skip
+    assert empty.code != 0
+    assert "no manifest of this command" in empty.err
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing(tmp_path: Path) -> None:
@@ -213,14 +242,15 @@ def test_each_threshold_has_two_sides(name: str, evidence: dict[str, Any], grade
         ([[100.0, 500.0], [130.0]], Grade.PASS, "3 in 2 processes"),
         ([[], [100.0, 280.0]], Grade.PARTIAL, "2, the closest 180 s apart, in process 1"),
         ([[100.0, 280.0], [100.0, 500.0, 530.0]], Grade.FAIL, "3, the closest 30 s apart, in process 1"),
-        ([], Grade.PASS, "no process runs"),
+        ([[-130.0, -100.0, 150.0, 700.0]], Grade.PASS, "2 in 1 processes"),
+        ([], Grade.SKIPPED, "not measured"),
     ],
 )
 def test_processes_that_optimise_their_memory_again_and_again_are_named(
     times: list[list[float]], grade: Grade, measured: str
 ) -> None:
     fleet = [
-        Snapshot("app", "host", number, memory=MemoryFigures("high", optimizations=each))
+        Snapshot("app", "host", number, at=900.0, memory=MemoryFigures("high", optimizations=each))
         for number, each in enumerate(times)
     ]
 

@@ -40,13 +40,17 @@ def verify(
         tuple[Path, Path] | None,
         typer.Option("--compare", metavar="BEFORE AFTER", help="Run nothing; compare two files report.json."),
     ] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option("--check", metavar="DIR", help="Run nothing; check the files of a report by their hashes."),
+    ] = None,
     url: UrlOption = None,
     *,
     quick: Annotated[
         bool, typer.Option("--quick", help="Take 15 seconds instead of 60: less load, one fault.")
     ] = False,
     destructive: Annotated[
-        bool, typer.Option("--destructive", help="Also restart the server of REDIS_URL (SHUTDOWN).")
+        bool, typer.Option("--destructive", help="Also restart and kill the server of REDIS_URL (SHUTDOWN, SIGKILL).")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -57,6 +61,9 @@ def verify(
     """
     if compare is not None:
         _compare(*compare, as_json=as_json)
+        return
+    if check is not None:
+        _check(check, as_json=as_json)
         return
     # What the faults make this process log is part of them; the logs of the workers are what counts.
     logging.getLogger("headrace").addHandler(logging.NullHandler())
@@ -80,13 +87,28 @@ def _show(found: Found, folder: Path | None, junit: Path | None, *, as_json: boo
         print_json(report)
     else:
         print_outcomes(report.outcomes, report.verdict)
-        typer.echo(f"{report.course}, {report.seconds:.0f} s, on {report.server or 'an unknown server'}")
+        typer.echo(f"Course {report.course}, {report.seconds:.0f} s, on {report.server or 'an unknown server'}")
     append_summary(os.environ, report.outcomes, report.verdict)
     if junit is not None:
         save_junit(junit, report.outcomes, report.seconds)
     if folder is not None:
         digest = write_bundle(report, folder)
         typer.echo(f"Evidence in {folder}; SHA-256 of its manifest {digest}", err=as_json)
+
+
+def _check(folder: Path, *, as_json: bool) -> None:
+    from headrace.cli.output import print_json
+    from headrace.verify.report import check_bundle
+
+    digest, wrong = check_bundle(folder)
+    if as_json:
+        print_json({"manifest_sha256": digest, "wrong": wrong})
+    else:
+        for line in wrong or ["every file is as it was written"]:
+            typer.echo(line)
+        typer.echo(f"SHA-256 of the manifest {digest}")
+    if wrong:
+        raise typer.Exit(2)
 
 
 def _compare(before: Path, after: Path, *, as_json: bool) -> None:

@@ -83,9 +83,11 @@ def milliseconds(seconds: float) -> str:
     """Write a time for people.
 
     Example:
-        >>> milliseconds(0.0123), milliseconds(1.5)
-        ('12.3 ms', '1500 ms')
+        >>> milliseconds(0.000042), milliseconds(0.0123), milliseconds(1.5)
+        ('0.042 ms', '12.3 ms', '1500 ms')
     """
+    if 0 < seconds < 0.001:  # noqa: PLR2004 - as below
+        return f"{seconds * 1000:.2g} ms"
     return f"{seconds * 1000:.1f} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"  # noqa: PLR2004 - three digits
 
 

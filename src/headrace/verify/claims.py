@@ -27,6 +27,8 @@ RESPONSE_FAIR: Final = 0.1
 #: Seconds between two memory optimisations.
 RELIEF_GOOD: Final = 300.0
 RELIEF_FAIR: Final = 120.0
+#: So far back the optimisations of running processes are looked at, seconds: long enough to see two that are rare.
+RECENT: Final = 900.0
 #: Processes that are named.
 MOST_NAMED: Final = 3
 #: Share of the garbage that a collection must free, and of it that must go back to the system.
@@ -152,15 +154,14 @@ class ReliefOfRunning(Claim[Sequence[Snapshot]]):
     def judge(self, evidence: Sequence[Snapshot]) -> Outcome:
         """Judge the process whose optimisations came closest, by what each remembers."""
         if not evidence:
-            # As with workers that are not there: there is nothing that could be wrong.
-            return self.found(Grade.PASS, "no process runs", "nobody below the prefix answered", figures={})
-        closest = min(evidence, key=lambda one: _closest(one.memory.optimizations))
-        grade, words = _rarity(closest.memory.optimizations)
-        count = sum(len(one.memory.optimizations) for one in evidence)
+            return self.skipped("no process below the prefix answered")
+        closest = min(evidence, key=lambda one: _closest(_recent(one)))
+        grade, words = _rarity(_recent(closest))
+        count = sum(len(_recent(one)) for one in evidence)
         return self.found(
             grade,
             f"{count} in {len(evidence)} processes" if grade is Grade.PASS else f"{words}, in process {closest.pid}",
-            "the latest that each process remembers; most used: "
+            f"what each process remembers of the last {RECENT / 60:.0f} minutes; most used: "
             + ", ".join(
                 f"process {one.pid} on {one.host} {megabytes(one.memory.used_bytes)} of "
                 f"{megabytes(one.memory.budget_bytes)} ({one.memory.step})"
@@ -168,6 +169,11 @@ class ReliefOfRunning(Claim[Sequence[Snapshot]]):
             ),
             figures={"optimisations": count},
         )
+
+
+def _recent(process: Snapshot) -> list[float]:
+    """Return when a process optimised its memory of late; what was mended since must not count for ever."""
+    return [at for at in process.memory.optimizations if at > process.at - RECENT]
 
 
 def _closest(times: Sequence[float]) -> float:

@@ -82,6 +82,8 @@ class QuietAtRest(Claim[LoadEvidence]):
             f"{rate:.2f} a second",
             f"round trips of all connections of the worker in {seconds:.1f} s",
             figures={"roundtrips_per_second": rate},
+            # One more or less in this time says nothing.
+            noise={"roundtrips_per_second": 1 / seconds},
         )
 
 
@@ -226,7 +228,7 @@ class ServerKeepsNothing(Claim[LoadEvidence]):
 
     name = "history in the server"
     threshold = (
-        f"at most {STORED_GOOD:g} bytes kept a job (partial {STORED_FAIR:g}), or {STORED_LEAST // 1024} KB in all; "
+        f"at most {STORED_GOOD:g} byte kept a job (partial {STORED_FAIR:g}), or {STORED_LEAST // 1024} KB in all; "
         f"beside them less than a key for {1 / OTHERS_GOOD:.0f} jobs"
     )
     source = f"{PROMISE}: all history in Redis is bounded; the figures are {OWN}"

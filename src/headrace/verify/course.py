@@ -35,7 +35,7 @@ class Course:
     drill_slots: int = 8
 
 
-QUICK: Final = Course("quick", 15.0, 300, 1.5, 2.0, 1.5, 1, 1.0, ("kill",))
+QUICK: Final = Course("quick", 15.0, 300, 1.0, 1.5, 1.0, 1, 1.0, ("kill",))
 FULL: Final = Course("full", 60.0, 1_000, 5.0, 8.0, 5.0, 1, 2.0, ("kill", "pause", "cut", "restart", "crash"))
 #: What a soak takes beside its rounds, seconds.
 AROUND: Final = 40.0

@@ -35,6 +35,12 @@ header p, small, .soft { color: var(--soft); } header p { margin: .3rem 0 1.2rem
 .card h3 { font-size: 1rem; color: inherit; } .card p { margin: .15rem 0; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1rem; }
 .wide { overflow-x: auto; }
+@media (max-width: 42rem) { .plots svg { min-width: 34rem; } .plots { overflow-x: auto; }
+  .checks tr { display: block; border-bottom: 1px solid var(--line); padding: .5rem 0; }
+  .checks tr:first-child { display: none; }
+  .checks td { display: inline-block; border: 0; padding: 0 .6rem 0 0; min-width: 0; font-weight: 600; }
+  .checks td:nth-child(n+3) { display: block; font-weight: 400; }
+  .checks td:nth-child(4)::before { content: "Threshold: "; } }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; vertical-align: top; padding: .4rem .7rem .4rem 0; border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 500; } td { min-width: 7rem; overflow-wrap: break-word; }
@@ -49,7 +55,7 @@ pre { overflow-x: auto; background: var(--card); padding: .8rem; font-size: 12px
 def write_page(report: Report) -> str:
     """Write the page; whatever the report holds is escaped."""
     verdict = escape(str(report.verdict))
-    about = f"{report.course}, {report.seconds:g} s, begun {report.began}, on {report.server}"
+    about = f"Course {report.course}, {report.seconds:g} s, begun {report.began}, on {report.server}"
     log = [f"{line.level} {line.message} {line.more}" for line in report.load.log]
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
@@ -104,7 +110,7 @@ def _outcomes(report: Report) -> str:
             f"<td>{escape(one.threshold)}<br><small>{escape(one.source)}</small></td></tr>"
         )
     head = "<tr><th>check</th><th>grade</th><th>measured</th><th>threshold</th></tr>"
-    return f"<div class='wide'><table>{head}{''.join(rows)}</table></div>"
+    return f"<div class='wide'><table class='checks'>{head}{''.join(rows)}</table></div>"
 
 
 def _strikes(report: Report) -> list[tuple[object, ...]]:

@@ -8,6 +8,7 @@ import platform
 import sys
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -21,8 +22,6 @@ from headrace.verify.outcome import Outcome, Verdict
 from headrace.verify.page import write_page
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from headrace.verify.run import Found
 
 #: Grows when a field of the report changes its meaning or goes; new fields with a default do not count.
@@ -32,6 +31,8 @@ PACKAGES: Final = ("headrace", "redis", "hiredis", "msgspec", "uvloop", "valkey-
 #: Largest report that is read, bytes.
 REPORT_LIMIT: Final = 64 * 2**20
 MANIFEST: Final = "manifest.sha256"
+#: Most bytes of a manifest that are read.
+MANIFEST_LIMIT: Final = 65_536
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -126,6 +127,38 @@ def write_bundle(report: Report, folder: Path) -> str:
     except OSError as error:
         raise OptionError(f"--report {folder}: {error.strerror}. Name a folder that can be written.") from error
     return hashlib.sha256(manifest).hexdigest()
+
+
+def check_bundle(folder: Path) -> tuple[str, list[str]]:
+    """Hold the files of a bundle against its manifest.
+
+    Args:
+        folder: Where `write_bundle` wrote them.
+
+    Returns:
+        The hash of the manifest, and what is wrong, a line for each file that is missing or was changed.
+
+    Raises:
+        OptionError: The manifest cannot be read, or is none.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = path.read_bytes()[:MANIFEST_LIMIT]
+    except OSError as error:
+        raise OptionError(f"{path}: {error.strerror}. Name a folder that `--report DIR` has written.") from error
+    wrong: list[str] = []
+    rows = [line.partition("  ")[::2] for line in manifest.decode(errors="replace").splitlines()]
+    if not rows or any(not name or Path(name).name != name for _, name in rows):
+        raise OptionError(f"{path}: no manifest of this command. Name a folder that `--report DIR` has written.")
+    for digest, name in rows:
+        try:
+            with (folder / name).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            wrong.append(f"{name}: {error.strerror}")
+        else:
+            wrong += [] if found == digest else [f"{name}: changed since it was written"]
+    return hashlib.sha256(manifest).hexdigest(), wrong
 
 
 def read_report(path: Path) -> Report:
