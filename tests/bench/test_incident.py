@@ -22,9 +22,9 @@ from tests.tidy.tree import ROOT
 if TYPE_CHECKING:
     from headrace.server import PrivateServer
 
-#: A few seconds of the load, with enough users to starve 37 connections.
+#: A few seconds of the load, with enough users to starve 37 connections twice over, also where they are slow to come.
 SHORT = Workload(
-    uptime=600.0, application_mb=1, idle=1.0, steady=0.5, surge_users=40, surge_within=0.2, rush=2.5, rush_users=250
+    uptime=600.0, application_mb=1, idle=1.0, steady=0.5, surge_users=40, surge_within=0.2, rush=3.0, rush_users=320
 )
 
 
