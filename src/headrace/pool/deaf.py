@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from headrace.census import Census
+    from headrace.pool.address import Address
     from headrace.pool.link import Link
 
 logger = logging.getLogger(__name__)
@@ -34,8 +35,9 @@ class DeafWatch:
     def __init__(self, links: Sequence[Link], census: Census) -> None:
         self._links = links
         self._census = census
-        # At most one look: what another one would find, this one finds.
-        self._looking: asyncio.Task[None] | None = None
+        # At most one look a server: what another one would find, this one finds.
+        self._looking: dict[Address, asyncio.Task[None]] = {}
+        self._closed = False
 
     def note(self, silent: Link) -> Callable[[], None]:
         """Remember what all links had heard when one of them got no answer.
@@ -47,35 +49,39 @@ class DeafWatch:
             What to call when the server has answered the silent one on a new connection: those that have heard nothing
             from the same server meanwhile, nor within GRACE, are dropped, and open again when they are used.
         """
-        heard = {link: _heard(link) for link in self._links if link.is_open and link.address == silent.address}
+        server = silent.address
+        heard = {link: _heard(link) for link in self._links if link.is_open and link.address == server}
         heard.pop(silent, None)
 
         def answered() -> None:
-            if self._looking is None:
-                self._looking = self._census.create_task(
-                    self._look(heard), name="look for deaf connections", owner="pool app"
+            # Why not once closed: the silent link may be answered while the pool closes, and nobody waits for it then.
+            if server not in self._looking and not self._closed:
+                self._looking[server] = self._census.create_task(
+                    self._look(server, heard), name="look for deaf connections", owner="pool app"
                 )
 
         return answered
 
     async def close(self) -> None:
         """Look no more."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+        self._closed = True
+        looking = list(self._looking.values())
+        for look in looking:
+            look.cancel()
+        await asyncio.gather(*looking, return_exceptions=True)
 
-    async def _look(self, heard: dict[Link, tuple[int, int]]) -> None:
+    async def _look(self, server: Address, heard: dict[Link, tuple[int, int]]) -> None:
         try:
             await asyncio.sleep(GRACE)
             deaf = [link for link, before in heard.items() if link.is_open and _heard(link) == before]
             for link in deaf:
                 link.drop()
         finally:
-            self._looking = None
+            del self._looking[server]
         if deaf:
             logger.warning(
                 "connections that nobody answers were dropped",
-                extra={"connections": len(deaf), "first": deaf[0].name, "server": str(deaf[0].address)},
+                extra={"connections": len(deaf), "first": deaf[0].name, "server": str(server)},
             )
 
 
