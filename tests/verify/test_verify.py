@@ -203,6 +203,7 @@ async def test_timers_threads_and_failures_of_an_app_each_show_in_their_own_chec
     assert (left.grade, left.evidence) == ("fail", "thread forgotten")
     errors = find(found.outcomes, "error rate")
     assert (errors.grade, 0.05 < errors.figures["error_rate"] < 0.2) == ("fail", True)
+    assert "RuntimeError" in errors.evidence
 
 
 @pytest.mark.slow

@@ -147,27 +147,29 @@ class ReliefOfRunning(Claim[Sequence[Snapshot]]):
     """The processes that run now have not optimised their memory again and again."""
 
     name = "memory of running processes"
-    threshold = ReliefIsRare.threshold
-    source = ReliefIsRare.source
+    threshold = f"optimisations {ReliefIsRare.threshold}; under {USED_GOOD:.0%} of the limit (partial {USED_FAIR:.0%})"
+    source = f"{GUIDE}, checks 4 and 6"
     remedy = ReliefIsRare.remedy
 
     def judge(self, evidence: Sequence[Snapshot]) -> Outcome:
-        """Judge the process whose optimisations came closest, by what each remembers."""
+        """Judge the process whose optimisations came closest, by what each remembers, and the fullest one."""
         if not evidence:
             return self.skipped("no process below the prefix answered")
         closest = min(evidence, key=lambda one: _closest(_recent(one)))
         grade, words = _rarity(_recent(closest))
         count = sum(len(_recent(one)) for one in evidence)
+        share = max(one.memory.used_bytes / max(1, one.memory.budget_bytes) for one in evidence)
+        rare = f"{count} in {len(evidence)} processes" if grade is Grade.PASS else f"{words}, in process {closest.pid}"
         return self.found(
-            grade,
-            f"{count} in {len(evidence)} processes" if grade is Grade.PASS else f"{words}, in process {closest.pid}",
+            worst([grade, grade_below(share, USED_GOOD, USED_FAIR)]),
+            f"{rare}; the fullest uses {share:.0%}",
             f"what each process remembers of the last {RECENT / 60:.0f} minutes; most used: "
             + ", ".join(
                 f"process {one.pid} on {one.host} {megabytes(one.memory.used_bytes)} of "
                 f"{megabytes(one.memory.budget_bytes)} ({one.memory.step})"
                 for one in sorted(evidence, key=lambda one: one.memory.used_bytes, reverse=True)[:MOST_NAMED]
             ),
-            figures={"optimisations": count},
+            figures={"optimisations": count, "share": share},
         )
 
 

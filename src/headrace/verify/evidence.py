@@ -39,6 +39,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
         samples: What was sampled since the last look.
         lag: How late the event loop was while sampled; one value each 50 ms.
         response: Time from asking the pool for a connection to the first reply on it, since the last look.
+        errors: Attempts that failed so far, by the class of their error.
     """
 
     at: float
@@ -57,6 +58,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     samples: list[Sample]
     lag: Quantiles
     response: Quantiles = Quantiles()
+    errors: dict[str, int] = {}
 
     @property
     def calls(self) -> int:

@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,10 +35,13 @@ from headrace.verify.tasks import PLAN_VARIABLE, QUEUE, Tasks, VerifyPlan
 
 if TYPE_CHECKING:
     from headrace.clock import Duty
+    from headrace.subscription import Event
 
 #: Time between two samples, seconds, and the most that are kept: ten minutes of them.
 SAMPLE_INTERVAL: Final = 0.05
 MOST_SAMPLES: Final = 12_000
+#: Classes of errors that are counted apart.
+MOST_ERRORS: Final = 20
 
 
 class Bench:
@@ -56,6 +59,7 @@ class Bench:
         self._census = Census()
         self._samples: deque[Sample] = deque(maxlen=MOST_SAMPLES)
         self._lag = Histogram()
+        self._errors: Counter[str] = Counter()
         self._sampling: Duty | None = None
         self._first = self._last = 0.0
 
@@ -63,6 +67,8 @@ class Bench:
         """Run until told to stop, or until whoever started this has gone."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._worker.stop)
+        for event in ("job.retried", "job.failed"):
+            self._app.subscribe(event, self._note_error)
         running = self._census.create_task(
             self._worker.run(), name="run", owner="verify", expected=(HeadraceError, asyncio.CancelledError)
         )
@@ -113,6 +119,10 @@ class Bench:
             return await self._collect(int(question.removeprefix("collect ")))
         return {"done": question}
 
+    def _note_error(self, event: Event) -> None:
+        name = str(event.fields.get("error", ""))
+        self._errors[name if name in self._errors or len(self._errors) < MOST_ERRORS else "others"] += 1
+
     def _look(self) -> Look:
         app, status, pool = self._app, self._app.memory.status(), self._app.pool.stats()
         if self._sampling is not None:
@@ -142,6 +152,7 @@ class Bench:
             samples=samples,
             lag=lag,
             response=response,
+            errors=dict(self._errors),
         )
 
     def _begin_sampling(self) -> None:
