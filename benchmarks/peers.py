@@ -3,6 +3,7 @@
     python benchmarks/peers.py                      all subjects, 5 repeats
     python benchmarks/peers.py --only saq,arq       some of them
     python benchmarks/peers.py --quick              2 repeats of few jobs, to see that everything runs
+    python benchmarks/peers.py --write --repeats 3  put the tables into README.md and benchmarks/README.md
 
 The subjects, their pinned versions and how each is configured are in peers/subjects.toml: what its documents offer that
 is fastest here, keeps running a job at least once where the subject can, and is sane for real work; results off. Each
@@ -19,7 +20,7 @@ Processor time is told of the worker and of the server apart, because a subject 
 of the server includes the connecting of the worker. Wall time is neither: on an idle machine about their sum, where the
 two wait for each other.
 
-A subject that cannot be installed or fails stays in the tables, with its last error.
+A subject that cannot be installed or fails stays in the tables, with its last error; the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import json
 import os
 import platform
 import shlex
-import statistics
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,7 +48,7 @@ from headrace.bench.surroundings import default_environment
 from headrace.server import start_private_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 HERE: Final = Path(__file__).resolve().parent
 ADAPTERS: Final = HERE / "peers"
@@ -57,18 +58,7 @@ INSTALL_TIMEOUT: Final = 300.0
 RUN_TIMEOUT: Final = 90.0
 RUN_MARGIN: Final = 15.0
 CLIENTS_GONE_TIMEOUT: Final = 5.0
-IDEAL_SLEEPS_PER_SECOND: Final = 10_000
-# Measure -> title of its table, and what it counts.
-TITLES: Final = {
-    "drain": ("no-op drain", "jobs/s"),
-    "bulk": ("bulk enqueue", "jobs/s"),
-    "single": ("single awaited enqueue", "jobs/s"),
-    "sleep": ("10 ms sleep, 100 at a time", "jobs/s"),
-    "cpu": ("processor time of the worker per no-op job", "us"),
-    "server_cpu": ("processor time of the server per no-op job", "us"),
-    "memory": ("server memory per waiting job", "bytes"),
-}
-LESS_IS_BETTER: Final = {"cpu", "server_cpu", "memory"}
+MEASURES: Final = ("drain", "single", "sleep")
 
 
 class SubjectError(Exception):
@@ -111,7 +101,9 @@ class Subject:
 
     def error_of(self, measure: str) -> str:
         """Return why a measure failed, or nothing; what a drain brings along fails with it."""
-        return self.errors.get(measure) or ("" if self.figures.get(measure) else self.errors.get("drain", ""))
+        if self.figures.get(measure):
+            return self.errors.get(measure, "")
+        return self.errors.get(measure) or self.errors.get("drain", "")
 
 
 def last_line(text: str) -> str:
@@ -245,10 +237,10 @@ class Comparison:
             try:
                 self.prepare(subject)
             except SubjectError as error:
-                subject.errors = dict.fromkeys(TITLES, str(error))
+                subject.errors = dict.fromkeys(MEASURES, str(error))
         for repeat in range(repeats):
             for subject in [*subjects[repeat % len(subjects) :], *subjects[: repeat % len(subjects)]]:
-                for measure in ("drain", "single", "sleep"):
+                for measure in MEASURES:
                     self._take(subject, measure)
                 print(f"repeat {repeat + 1} of {repeats}: {subject.name}", file=sys.stderr)
 
@@ -266,40 +258,6 @@ def _rate(figures: Mapping[str, float]) -> float:
     return figures["jobs"] / figures["seconds"]
 
 
-def table(measure: str, subjects: Sequence[Subject]) -> Iterator[str]:
-    """Make the lines of the table of one measure, the best median first, failures last."""
-    title, unit = TITLES[measure]
-    medians = {one.name: statistics.median(one.figures[measure]) for one in subjects if one.figures.get(measure)}
-    peers = [medians[one.name] for one in subjects if one.name in medians and not one.ours]
-    less = measure in LESS_IS_BETTER
-    best = (min(peers) if less else max(peers)) if peers else None
-    rows = [[title, unit, "min - max", "to the best peer"]]
-    for subject in sorted(subjects, key=lambda one: medians.get(one.name, 0.0), reverse=not less):
-        figures = subject.figures.get(measure)
-        if figures:
-            ratio = f"{medians[subject.name] / best:.2f}" if best else ""
-            rows.append(
-                [subject.name, f"{medians[subject.name]:,.0f}", f"{min(figures):,.0f} - {max(figures):,.0f}", ratio]
-            )
-    rows += [[subject.name, "failed", "see below", ""] for subject in subjects if subject.error_of(measure)]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    for row in [rows[0], rule, *rows[1:]]:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        yield f"| {' | '.join(cells)} |"
-    if measure == "sleep":
-        yield ""
-        yield f"The ideal of {title} is {IDEAL_SLEEPS_PER_SECOND:,} jobs/s."
-
-
-def failures(subjects: Sequence[Subject]) -> Iterator[str]:
-    """Make the lines that tell what failed, each error of a subject once."""
-    for subject in subjects:
-        for error in dict.fromkeys(subject.errors.values()):
-            measures = [TITLES[measure][0] for measure in TITLES if subject.errors.get(measure) == error]
-            yield f"{subject.name} failed ({'all' if len(measures) == len(TITLES) else ', '.join(measures)}): {error}"
-
-
 def facts(comparison: Comparison, load_before: float) -> dict[str, str]:
     """Collect what a figure depends on."""
     server = comparison.client.info("server")
@@ -311,7 +269,7 @@ def facts(comparison: Comparison, load_before: float) -> dict[str, str]:
         "python": platform.python_version(),
         "server": f"{name} {server.get('valkey_version', server['redis_version'])}, unix socket, "
         f"appendonly {aof['appendonly']}, appendfsync {aof['appendfsync']}",
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", "benchmarks/peers.py", *sys.argv[1:]]),
     }
 
 
@@ -339,18 +297,38 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, help="jobs of a measure, by default 5000")
     parser.add_argument("--quick", action="store_true", help="2 repeats of 1000 jobs unless told otherwise")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every single figure there")
+    parser.add_argument("--write", action="store_true", help="put the tables into README.md and benchmarks/README.md")
     given = parser.parse_args()
-    given.repeats = given.repeats or (2 if given.quick else 5)
-    given.count = given.count or (1_000 if given.quick else 5_000)
+    given.repeats = (2 if given.quick else 5) if given.repeats is None else given.repeats
+    given.count = (1_000 if given.quick else 5_000) if given.count is None else given.count
     if given.repeats < 1 or given.count < 100:
         parser.error("--repeats must be at least 1, --count at least 100")
+    if given.write and (given.only or given.quick):
+        parser.error("--write is for the figures of all subjects: leave out --only and --quick")
+    if given.json and not given.json.parent.is_dir():
+        parser.error(f"--json {given.json}: there is no folder {given.json.parent}")
     return given
 
 
-def main() -> None:
-    """Compare, print the tables, and write the figures."""
+def stop(number: int, frame: object) -> None:
+    """End at a signal, once: what was started ends with it."""
+    del frame
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    print("interrupted", file=sys.stderr)
+    raise SystemExit(128 + number)
+
+
+def main() -> int:
+    """Compare, print the tables, and write the figures; return 1 when a subject failed."""
+    from peer_pages import all_tables, check_pages, write_pages
+
     given = arguments()
     subjects = load_subjects(given.only)
+    if given.write:
+        check_pages()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     load_before = os.getloadavg()[0]
     with (
         tempfile.TemporaryDirectory(prefix="headrace-peers-") as folder,
@@ -359,18 +337,18 @@ def main() -> None:
         comparison = Comparison(server.url, given.count)
         comparison.run(subjects, given.repeats)
         circumstances = facts(comparison, load_before)
-    for name, fact in circumstances.items():
-        print(f"{name:9}{fact}")
-    for subject in subjects:
-        print(f"{'subject':9}{subject.name}, {subject.version}: {subject.configuration}")
-    print(f"{'jobs':9}{given.count:,} ({given.repeats} repeats); each a number and a text of 200 bytes")
-    for measure in TITLES:
-        print("", *table(measure, subjects), sep="\n")
-    print("", *failures(subjects), sep="\n")
+    lines = [f"{name:9}{fact}" for name, fact in circumstances.items()]
+    lines += [f"{'subject':9}{subject.name}, {subject.version}: {subject.configuration}" for subject in subjects]
+    lines += [f"{'jobs':9}{given.count:,} ({given.repeats} repeats); each a number and a text of 200 bytes"]
+    head = "\n".join(lines)
+    print(head, all_tables(subjects), sep="\n\n")
     if given.json:
         rows = {one.name: {"version": one.version, "figures": one.figures, "errors": one.errors} for one in subjects}
         given.json.write_text(json.dumps({"facts": circumstances, "subjects": rows}, indent=2) + "\n")
+    if given.write:
+        write_pages(head, subjects, circumstances, given.repeats)
+    return 1 if any(subject.errors for subject in subjects) else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
