@@ -66,7 +66,7 @@ async def test_an_enqueue_returns_once_the_replicas_have_the_job(group: Sentinel
 async def test_an_enqueue_that_replicas_do_not_confirm_says_so_and_is_accepted_once(
     group: SentinelGroup, kind: str
 ) -> None:
-    app = Headrace(group.url, settings={"prefix": f"confirm-{kind}", "wait_replicas": 2, "redis_acquire_timeout": 1.2})
+    app = Headrace(group.url, settings={"prefix": f"confirm-{kind}", "wait_replicas": 2, "redis_acquire_timeout": 3.0})
 
     @app.task
     async def work() -> None: ...

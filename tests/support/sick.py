@@ -92,9 +92,13 @@ def busy_server(url: str, milliseconds: int) -> Iterator[threading.Event]:
 
     def work() -> None:
         with Raw(url) as raw:
-            began = time.monotonic()
-            raw("EVAL", BUSY, 0, COUNT)
-            count = round(COUNT * milliseconds / 1000 / (time.monotonic() - began))
+            took = []
+            for _ in range(3):
+                began = time.monotonic()
+                raw("EVAL", BUSY, 0, COUNT)
+                took.append(time.monotonic() - began)
+            # The best of three: where others use the machine, the server is kept for longer than asked, never for less.
+            count = round(COUNT * milliseconds / 1000 / min(took))
             while not stop.is_set():
                 raw("EVAL", BUSY, 0, count)
                 struck.set()

@@ -35,7 +35,7 @@ async def test_a_slow_duty_costs_no_lease(
     app: Headrace, caplog: pytest.LogCaptureFixture, stalls: Stalls, kind: str
 ) -> None:
     runs: list[int] = []
-    block = 0.5 * LEASE
+    block = 0.4 * LEASE
 
     @app.task(name="long")
     async def long() -> str:
