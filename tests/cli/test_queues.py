@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import typer
 
+from headrace.keys import queues_key
 from headrace.queue import QueueStats
 from headrace.server import start_private_server
 from tests.cli.command import Command, run_with
 from tests.live import fresh_app, work_off, working
+from tests.support.sick import send
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from headrace import Headrace, Job
+    from tests.support.raw import Raw
 
 COUNTS = ("waiting", "delayed", "active", "completed", "failed", "cancelled")
 
@@ -123,6 +127,34 @@ def test_list_without_any_queue_names_other_prefixes_and_databases(
         r"^Other databases of this server hold keys: 0 \(\d+ keys\)\. Does REDIS_URL", elsewhere, re.MULTILINE
     )
     assert f"Queues are here below other prefixes: '{app.settings.prefix}'. Is HEADRACE_PREFIX" in other
+
+
+def test_list_shows_the_queues_whatever_else_was_written_among_their_names(
+    app: Headrace, command: Command, raw: Raw
+) -> None:
+    enqueue(app, "waiting")
+    raw("SADD", queues_key(app.settings.prefix), b"\xff\xfe", "a b", "", "x" * 101, "{x}", "\x1b[31mred")
+
+    listed = command("queues", "list")
+    why = command("jobs", "why", "unknown")
+
+    assert [line.split()[0] for line in listed.out.splitlines()] == ["queue", "mail", "mail-dead"]
+    assert listed.code == 0
+    assert "job unknown is not in the 2 known queues" in why.err
+
+
+def test_a_prefix_cannot_write_to_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # As in a terminal, where nothing is taken out of what is printed.
+    monkeypatch.setattr(typer, "echo", lambda text, **_: sys.stdout.write(text))
+    with start_private_server(tmp_path / "own", extra=("--appendonly", "no", "--save", "")) as own:
+        command = Command(fresh_app(own.url), capsys, monkeypatch)
+        send(own.url, "SADD", queues_key("\x1b[31mred"), "mail")
+
+        listed = command("queues", "list")
+
+    assert "below other prefixes: '\\x1b[31mred'." in listed.out
 
 
 def test_stats_show_one_queue(app: Headrace, command: Command) -> None:

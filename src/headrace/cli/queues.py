@@ -154,11 +154,14 @@ def count_served(workers: Mapping[str, WorkerFacts]) -> Counter[str]:
 
 async def _nothing_here(app: Headrace) -> list[str]:
     """Say where there is no queue, and where else on this server there are some."""
+    from headrace.cli.job_view import printable
     from headrace.fleet.nearby import look_nearby
 
     address, prefix = app.pool.address, app.settings.prefix
     nearby = await look_nearby(app.control, prefix, address.database)
-    return [f"No queue was ever used below prefix '{prefix}' at {address}.", *nearby.sentences]
+    # Why: a prefix is whatever somebody has named a key.
+    found = [printable(sentence, limit=None) for sentence in nearby.sentences]
+    return [f"No queue was ever used below prefix '{prefix}' at {address}.", *found]
 
 
 async def known(app: Headrace, name: str) -> QueueStats:

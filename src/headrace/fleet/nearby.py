@@ -32,12 +32,10 @@ class Nearby:
     Attributes:
         prefixes: Other prefixes below which queues were used, in the same database.
         databases: Number of keys in each other database.
-        complete: Whether all keys were looked at.
     """
 
     prefixes: list[str] = field(default_factory=list)
     databases: dict[int, int] = field(default_factory=dict)
-    complete: bool = True
 
     @property
     def sentences(self) -> list[str]:
@@ -66,7 +64,7 @@ async def look_nearby(client: Carrier, prefix: str, database: int) -> Nearby:
         ConnectionLost: The connection broke.
     """
     if isinstance(client, ClusterLink):
-        return Nearby(complete=False)
+        return Nearby()
     found = Nearby(databases=await _other_databases(client, database))
     prefixes: set[str] = set()
     cursor: Any = b"0"
@@ -79,7 +77,6 @@ async def look_nearby(client: Carrier, prefix: str, database: int) -> Nearby:
         prefixes.update(key.decode("utf-8", "replace").removesuffix(_SUFFIX) for key in keys)
         if cursor == b"0":
             break
-    found.complete = cursor == b"0"
     found.prefixes = sorted(prefixes - {prefix})
     return found
 

@@ -335,9 +335,11 @@ class Store:
         return [answer if isinstance(answer, Exception) else replies.parse_counts(answer) for answer in answers]
 
     async def queue_names(self, client: Client) -> list[str]:
-        """Return the names of all queues that were ever used, sorted."""
+        """Return the names of all queues that were ever used, sorted; what no queue can have as a name is left out."""
         reply = await self.call(client, pack_command("SMEMBERS", queues_key(self.prefix)), "SMEMBERS")
-        return sorted(name.decode() for name in reply)
+        # Why: what somebody else wrote among them must not keep anybody from looking at the queues.
+        names = (member.decode("utf-8", "surrogateescape") for member in reply)
+        return sorted(name for name in names if is_queue_name(name))
 
     # What a cluster does otherwise
 
@@ -354,6 +356,18 @@ class Store:
         return []
 
 
+def is_queue_name(name: object) -> bool:
+    r"""Tell whether a queue may have this name; see `check_queue_name`.
+
+    Example:
+        >>> [is_queue_name(name) for name in ("mail", "a b", "{mail}", "\x1b[31m", "", b"mail")]
+        [True, False, False, False, False, False]
+    """
+    # The space is the only white space that can be printed.
+    fits = isinstance(name, str) and 0 < len(name) <= 100  # noqa: PLR2004 - as it says there
+    return fits and str(name).isprintable() and not {*"{} "} & {*str(name)}
+
+
 def check_queue_name(name: object) -> None:
     """Refuse a queue name that cannot be a hash tag.
 
@@ -361,8 +375,7 @@ def check_queue_name(name: object) -> None:
         OptionError: The name is no text, empty, longer than 100 characters, or holds braces, white space or control
             characters.
     """
-    fits = isinstance(name, str) and 0 < len(name) <= 100  # noqa: PLR2004 - as it says
-    if not fits or any(c in "{}" or c.isspace() or not c.isprintable() for c in str(name)):
+    if not is_queue_name(name):
         text = f"queue name {name!r}: expected 1 to 100 printable characters without white space and braces"
         raise OptionError(text + ". Rename the queue.")
 
