@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from headrace.server import start_private_server
 from tests.cli.command import Command, run_with
+from tests.live import fresh_app
+from tests.support.sick import send
 
 pytest.importorskip("prometheus_client", reason="prometheus-client is not installed: pip install 'headrace[metrics]'")
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from headrace import Headrace
 
@@ -36,3 +40,18 @@ def test_the_queues_are_printed_once(
     assert found.value("headrace_queue_jobs", queue="mail", status="waiting") == 3
     assert found.value("headrace_queue_consumers", queue="mail") == 0
     assert {name for name in found.families if "queue" not in name} == {"headrace_build_info", "headrace_server_up"}
+
+
+def test_a_user_that_may_not_see_the_queues_is_told_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with start_private_server(tmp_path / "own", extra=("--appendonly", "no", "--save", "")) as own:
+        command = Command(fresh_app(own.url), capsys, monkeypatch)
+        send(own.url, "ACL", "SETUSER", "guest", "on", ">secret", "+@all", "~other:*", "&*")
+        command.url = own.url.replace("://", "://guest:secret@")
+
+        done = command("metrics")
+
+    assert (done.code, done.out) == (1, "")
+    assert "refused SMEMBERS: NOPERM" in done.err
+    assert "Give the user in REDIS_URL this right (ACL SETUSER), or name another one." in done.err

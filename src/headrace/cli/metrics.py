@@ -20,6 +20,10 @@ def metrics(url: UrlOption = None) -> None:
     """
 
     async def look(app: Headrace) -> str:
-        return await app.exporter.text(process=False, within=app.settings.redis_acquire_timeout)
+        text = await app.exporter.text(process=False, within=app.settings.redis_acquire_timeout)
+        if (refusal := app.exporter.queues.refusal) is not None:
+            # Why: a scrape goes on without the queues, of which this command alone tells.
+            raise refusal
+        return text
 
     typer.echo(with_app(url, look), nl=False)

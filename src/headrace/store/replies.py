@@ -243,4 +243,6 @@ def refuse(reply: Any, what: str, where: str) -> None:
         remedy = "Look at its log and memory, and at what else writes to its keys."
         if said.startswith("OOM"):
             remedy = "Free some of its memory (`headrace queues clear`), or raise maxmemory; see `headrace health`."
+        elif said.startswith("NOPERM"):
+            remedy = "Give the user in REDIS_URL this right (ACL SETUSER), or name another one."
         raise CommandRefused(f"{where} refused {what}: {said}. {remedy}") from reply

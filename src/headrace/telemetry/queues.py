@@ -13,10 +13,10 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from headrace.errors import CommandRefused, HeadraceError, OptionError
+from headrace.errors import CommandRefused, HeadraceError
+from headrace.health.monitor import ASK_TIMEOUT
 from headrace.reason import WORKER_SEEN
 from headrace.store.replies import refuse
-from headrace.store.store import check_queue_name
 from headrace.telemetry.metrics import MAX_QUEUES
 from headrace.telemetry.samples import Counted, QueueRow
 
@@ -34,8 +34,6 @@ logger = logging.getLogger(__name__)
 KEEP: Final = 5.0
 #: Who looks waits for the server no longer than this, seconds.
 WAIT: Final = 0.4
-#: So long a question may be under way before its connection is given up as half-open, seconds; as for a health probe.
-ASK_TIMEOUT: Final = 10.0
 
 
 class QueueFigures:
@@ -59,6 +57,8 @@ class QueueFigures:
         self._asking: asyncio.Task[None] | None = None
         #: Questions that were sent, whatever came of them.
         self.asked_total = 0
+        #: Why this user was not told of the queues at the last question; None when it was.
+        self.refusal: CommandRefused | None = None
 
     async def read(self, within: float = WAIT) -> Counted:
         """Return the queues, as of `KEEP` seconds ago at most; nothing of them when the server does not tell in time.
@@ -92,18 +92,18 @@ class QueueFigures:
             if isinstance(error, CommandRefused) and str(error.__cause__).startswith("NOPERM"):
                 # The server is there, and this user may not see its queues.
                 logger.warning("the server refused to tell of the queues", extra={"reason": str(error)[:300]})
-                self._found, self._found_at = Counted(up=True), time.monotonic()
+                self._found, self._found_at, self.refusal = Counted(up=True), time.monotonic(), error
                 return
             logger.debug("the queues could not be asked for", extra={"reason": str(error)[:300]})
             return
         finally:
             self._asking = None
-        self._found_at = time.monotonic()
+        self._found_at, self.refusal = time.monotonic(), None
 
     async def _look(self) -> Counted:
         store, link = self._store, _Patient(self._link)
         used, workers = await asyncio.gather(store.queue_names(link), store.workers(link))
-        names = list(dict.fromkeys(name for name in (*self._first(), *used) if _can_be(name)))
+        names = list(dict.fromkeys((*self._first(), *used)))
         told = names[:MAX_QUEUES]
         counts = await store.totals(link, told)
         found = {name: one for name, one in zip(told, counts, strict=True) if not isinstance(one, Exception)}
@@ -114,7 +114,7 @@ class QueueFigures:
         consumers = Counter(queue for facts in live for queue in set(facts.queues))
         return Counted(
             up=True,
-            known=len({*names, *used}),
+            known=len(names),
             rows=[_row(name, one, consumers[name]) for name, one in found.items()],
         )
 
@@ -127,15 +127,6 @@ class _Patient:
 
     async def roundtrip(self, payload: bytes, count: int) -> list[Any]:
         return await self._link.roundtrip(payload, count, timeout=ASK_TIMEOUT)
-
-
-def _can_be(name: str) -> bool:
-    """Tell whether a name is one of a queue; what somebody else wrote among them is left out."""
-    try:
-        check_queue_name(name)
-    except OptionError:
-        return False
-    return True
 
 
 def _row(name: str, counts: Counts, consumers: int) -> QueueRow:
