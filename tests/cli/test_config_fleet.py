@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace.cli.config_view import look
-from headrace.settings import SETTINGS
+from headrace.cli.config_view import find_others, look
+from headrace.fleet.snapshot import TEXT, Snapshot
+from headrace.settings import SETTINGS, load_settings
 from headrace.settings_fleet import check_values, encode_version
 from headrace.settings_profiles import PROFILES
+from headrace.settings_rows import describe
 from headrace.store.versions import Versions
 from tests.cli.command import Command, run_with
 from tests.live import working
@@ -71,6 +73,19 @@ def test_a_running_process_that_was_started_with_other_settings_is_named(
     (row,) = [row for row in rows if row["name"] == "QUEUE_CONCURRENCY"]
     (other,) = row["running"]
     assert (row["value"], other["pid"], other["source"]) == (9, os.getpid(), "default")
+
+
+def test_a_value_that_is_too_long_to_be_told_in_full_is_no_other_one() -> None:
+    limits = {f"queue-{number}": 50 for number in range(20)}
+    rows = describe(load_settings({"queue_limits": limits}, environ={}, dotenv=None))
+    (row,) = [row for row in rows if row.name == "HEADRACE_QUEUE_LIMITS"]
+    same, other = (
+        Snapshot(app="a", host="web", pid=pid, settings={row.name: (value[:TEXT], "environment")})
+        for pid, value in enumerate([row.shown, row.shown.replace("queue-0", "queue-x")])
+    )
+
+    assert len(row.shown) > TEXT
+    assert [one.pid for one in find_others([row], [same, other], {})[row.name]] == [other.pid]
 
 
 def test_a_setting_is_taken_out_by_an_empty_value_and_the_others_stay(command: Command) -> None:

@@ -117,6 +117,9 @@ def find_others(
         running: What the processes show of themselves.
         waits: Settings of the fleet that wait for a restart; they are told of apart.
     """
+    # Why here: what only shows the settings here does without it.
+    from headrace.fleet.snapshot import TEXT
+
     others: dict[str, list[Other]] = {}
     for row in rows:
         if row.change == "local" or row.name in waits:
@@ -124,8 +127,9 @@ def find_others(
         for one in running:
             if one.settings is None:
                 continue
-            value, source = one.settings.get(row.name, (show_value(row.default, row.unit), "default"))
-            if value != row.shown:
+            value, source = one.settings.get(row.name, (show_value(row.default, row.unit)[:TEXT], "default"))
+            # Why cut: a process tells no more than so much of a value.
+            if value != row.shown[:TEXT]:
                 others.setdefault(row.name, []).append(Other(one.host, one.pid, value, source))
     return others
 
