@@ -37,7 +37,8 @@ class OpenParts:
     @property
     def _open_session(self) -> Session:
         if self._session is None:
-            raise UsageError("The app is not open. Use it inside `async with app:`; in a worker, inside an `@app.lifespan`.")
+            text = "The app is not open. Use it inside `async with app:`; in a worker, inside an `@app.lifespan`."
+            raise UsageError(text)
         return self._session
 
     @property
