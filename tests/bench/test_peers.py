@@ -79,7 +79,7 @@ def test_a_wrong_option_is_refused_before_anything_runs(arguments: list[str], co
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_the_server_and_the_folder(tmp_path: Path, number: signal.Signals) -> None:
-    command = [sys.executable, SCRIPT, "--only", "floor-hiredis", "--count", "100", "--repeats", "1000"]
+    command = [sys.executable, str(SCRIPT), "--only", "floor-hiredis", "--count", "100", "--repeats", "1000"]
     environ = os.environ | {"TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

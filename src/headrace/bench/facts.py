@@ -12,21 +12,25 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headrace.logs import clean_text
+
 if TYPE_CHECKING:
     from headrace.server.binary import ServerBinary
 
 
-def collect_facts(binary: ServerBinary | None, load_before: float) -> dict[str, str]:
+def describe_private(binary: ServerBinary) -> str:
+    """Say what is known of a server that was started for the run."""
+    number = ".".join(str(part) for part in binary.version)
+    return f"{binary.product} {number}, unix socket, appendonly yes, appendfsync everysec"
+
+
+def collect_facts(server: str, load_before: float) -> dict[str, str]:
     """Return them by name, in the order in which they are printed.
 
     Args:
-        binary: The server program; None when the server is somebody else's.
+        server: What is known of the server.
         load_before: Load of the machine before the run.
     """
-    server = "given by --url"
-    if binary is not None:
-        number = ".".join(str(part) for part in binary.version)
-        server = f"{binary.product} {number}, unix socket, appendonly yes, appendfsync everysec"
     return {
         "headrace": version("headrace"),
         "machine": describe_machine(),
@@ -35,7 +39,7 @@ def collect_facts(binary: ServerBinary | None, load_before: float) -> dict[str, 
         "uvloop": version("uvloop") if importlib.util.find_spec("uvloop") else "none",
         "redis-py": version("redis"),
         "server": server,
-        "command": shlex.join(["headrace", *sys.argv[1:]]),
+        "command": shlex.join(["headrace", *map(clean_text, sys.argv[1:])]),
     }
 
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from headrace.bench.surroundings import default_environment
+from headrace.bench.work import SERVER
 from headrace.errors import HeadraceError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from headrace.bench.place import Place
     from headrace.bench.work import Order
 
 
@@ -56,19 +58,20 @@ class Hired:
 
 
 @contextlib.asynccontextmanager
-async def hire(url: str, folder: Path, order: Order) -> AsyncIterator[Hired]:
+async def hire(place: Place, order: Order, number: int = 0) -> AsyncIterator[Hired]:
     """Start a worker process for a block, and wait until it reserves jobs; it has ended after the block.
 
     Args:
-        url: The server.
-        folder: For its output.
+        place: Server, prefix and folder.
         order: What it is to do.
+        number: Its number among those that run at a time.
     """
-    log = folder / "worker.log"
+    log = place.folder / f"worker-{number}.log"
+    order = msgspec.structs.replace(order, prefix=place.prefix)
     with log.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "headrace.bench.work", url, msgspec.json.encode(order).decode(),
-            cwd=folder, env=default_environment(), start_new_session=True,
+            sys.executable, "-m", "headrace.bench.work", msgspec.json.encode(order).decode(),
+            cwd=place.folder, env=default_environment() | {SERVER: place.url}, start_new_session=True,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=errors,
         )  # fmt: skip
     hired = Hired(process, log)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import psutil
@@ -15,16 +14,17 @@ import redis.asyncio
 
 from headrace.bench.facts import collect_facts
 from headrace.bench.hired import hire
+from headrace.bench.place import open_place
 from headrace.bench.report import SCHEMA, BenchReport, Figure, Inputs
-from headrace.bench.work import TASK, Order, make_app
+from headrace.bench.work import TASK, Order
 from headrace.bench.workloads import BURST_INTERVAL, BURST_JOBS, TEXT, WORKLOADS, digest_of, plan_jobs
 from headrace.errors import HeadraceError
-from headrace.server import start_private_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from headrace import Headrace
+    from headrace.bench.place import Place
     from headrace.bench.report import Better
     from headrace.bench.workloads import Call
 
@@ -65,31 +65,35 @@ class Plan:
         return max(20, round(full * self.scale))
 
 
-async def run_bench(plan: Plan, tell: Callable[[str], None]) -> BenchReport:
+async def run_bench(plan: Plan, tell: Callable[[str], None], url: str | None = None) -> BenchReport:
     """Take all figures of a plan.
 
     Args:
         plan: What to measure.
         tell: Called with a line for each measure.
+        url: The user's server, as `open_place` takes it; None for a private one.
 
     Raises:
+        OptionError: The user's server cannot take the jobs.
+        ServerError: It cannot be reached.
         ServerStartFailed: The server could not be started.
         HeadraceError: A worker failed, or a measure took too long.
 
     Cancelling leaves no process behind.
     """
     load_before = os.getloadavg()[0]
-    with (
-        tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder,
-        start_private_server(Path(folder) / "server") as server,
-    ):
-        bench = Bench(plan, server.url, Path(folder))
+    async with open_place(url, scale=plan.scale) as place:
+        bench = Bench(plan, place)
+        if not place.private:
+            tell(f"on {place.server}; all keys begin with '{place.prefix}:' and are deleted")
+            if "idle" in plan.names:
+                tell("idle commands are not counted: the server counts those of its other clients too")
         # Why in turns: a disturbance of the machine meets all of them.
         for repeat in range(plan.repeats + 1):
             for name in plan.names:
                 tell(f"{'warm-up' if not repeat else f'repeat {repeat} of {plan.repeats}'}: {name}")
                 await bench.take(name, keep=repeat > 0)
-        return bench.report(collect_facts(server.binary, load_before))
+        return bench.report(collect_facts(place.server, load_before))
 
 
 class Bench:
@@ -97,14 +101,12 @@ class Bench:
 
     Args:
         plan: What to measure.
-        url: The server.
-        folder: For the output of workers.
+        place: Where.
     """
 
-    def __init__(self, plan: Plan, url: str, folder: Path) -> None:
+    def __init__(self, plan: Plan, place: Place) -> None:
         self._plan = plan
-        self._url = url
-        self._folder = folder
+        self._place = place
         self._figures: dict[str, tuple[str, Better, list[float]]] = {}
         self._jobs: dict[str, int] = {}
         self._digests: dict[str, str] = {}
@@ -116,8 +118,7 @@ class Bench:
             name: A workload or a measure.
             keep: Whether it counts; a warm-up does not.
         """
-        async with redis.asyncio.Redis.from_url(self._url) as client:
-            await client.flushall()
+        await self._place.clear()
         try:
             async with asyncio.timeout(PATIENCE):
                 found = await self._take(name)
@@ -153,10 +154,10 @@ class Bench:
 
     async def _drain(self, name: str, calls: Sequence[Call]) -> list[Taken]:
         """Have all jobs wait, start the worker, and take the time from the first to the last."""
-        async with make_app(self._url) as app:
+        async with self._place.app() as app:
             await send(app, calls)
         queues = sorted({call.queue for call in calls})
-        async with hire(self._url, self._folder, Order(queues, SLOTS, len(calls))) as worker:
+        async with hire(self._place, Order(queues, SLOTS, len(calls))) as worker:
             found = await worker.result()
         rate = found["jobs"] / found["seconds"]
         each = found["processor_seconds"] / found["jobs"] * 1e6
@@ -165,8 +166,8 @@ class Bench:
     async def _bursts(self, name: str, calls: Sequence[Call]) -> list[Taken]:
         """Send a burst each interval to a worker that runs; what counts is how late jobs start."""
         async with (
-            make_app(self._url) as app,
-            hire(self._url, self._folder, Order(["bench"], SLOTS, len(calls))) as worker,
+            self._place.app() as app,
+            hire(self._place, Order(["bench"], SLOTS, len(calls))) as worker,
         ):
             began = time.monotonic()
             for index, at in enumerate(range(0, len(calls), BURST_JOBS)):
@@ -180,7 +181,7 @@ class Bench:
         plan = self._plan
         calls = plan_jobs("no-op", plan.count(WORKLOADS["no-op"].jobs), plan.seed)
         single = plan.count(SINGLE_JOBS)
-        async with make_app(self._url) as app:
+        async with self._place.app() as app:
             task = declare(app)
             began = time.perf_counter()
             await send(app, calls)
@@ -198,8 +199,8 @@ class Bench:
         """Enqueue a job when the worker is idle, again and again: from the call to the start of the job."""
         count = self._plan.count(LATENCY_JOBS)
         async with (
-            make_app(self._url) as app,
-            hire(self._url, self._folder, Order(["bench"], SLOTS, count)) as worker,
+            self._place.app() as app,
+            hire(self._place, Order(["bench"], SLOTS, count)) as worker,
         ):
             task = declare(app)
             for _ in range(count):
@@ -212,31 +213,40 @@ class Bench:
         """Leave a worker of three queues without jobs: its commands, and its processor time."""
         seconds = max(1.0, IDLE_SECONDS * self._plan.scale)
         order = Order([f"idle-{index}" for index in range(3)], 15, 0)
-        async with (
-            redis.asyncio.Redis.from_url(self._url) as client,
-            hire(self._url, self._folder, order) as worker,
-        ):
+        async with count_commands(self._place) as count, hire(self._place, order) as worker:
             # Why: what the start left to do is done.
             await asyncio.sleep(1.0)
             process = psutil.Process(worker.pid)
-            commands, used = await count_commands(client), sum(process.cpu_times()[:2])
+            commands, used = await count(), sum(process.cpu_times()[:2])
             began = time.perf_counter()
             await asyncio.sleep(seconds)
             took = time.perf_counter() - began
             used = sum(process.cpu_times()[:2]) - used
             # Why one less: the question itself is a command.
-            commands = await count_commands(client) - commands - 1
+            commands = await count() - commands - 1
             worker.release()
             await worker.result()
-        return [
-            ("idle commands", "in 5 s", "less", max(0, commands) * 5 / took),
-            ("idle CPU", "% of a core", "less", 100 * used / took),
-        ]
+        figures: list[Taken] = [("idle commands", "in 5 s", "less", max(0, commands) * 5 / took)]
+        figures = figures if self._place.private else []
+        return [*figures, ("idle CPU", "% of a core", "less", 100 * used / took)]
 
 
-async def count_commands(client: Any) -> int:
-    """Return how many commands the server has got."""
-    return int((await client.info("stats"))["total_commands_processed"])
+@contextlib.asynccontextmanager
+async def count_commands(place: Place) -> AsyncIterator[Callable[[], Awaitable[int]]]:
+    """Give a function that says how many commands a private server has got, this one included; 0 for another."""
+
+    async def none() -> int:
+        return 0
+
+    if not place.private:
+        yield none
+        return
+    async with redis.asyncio.Redis.from_url(place.url) as client:
+
+        async def count() -> int:
+            return int((await client.info("stats"))["total_commands_processed"])
+
+        yield count
 
 
 def declare(app: Headrace) -> Any:

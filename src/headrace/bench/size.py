@@ -5,24 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import redis.asyncio
 
 from headrace.bench.choice import Point, Profile, Recommendation, choose, is_worth_more, recommend
 from headrace.bench.facts import collect_facts, count_cores
 from headrace.bench.hired import hire
 from headrace.bench.measure import send
-from headrace.bench.work import Order, compute, make_app
+from headrace.bench.place import open_place
+from headrace.bench.work import Order, compute
 from headrace.bench.workloads import TEXT, Call
-from headrace.server import start_private_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from headrace.bench.place import Place
 
 #: Seconds that one point should take, at the rate that is expected of it.
 POINT_SECONDS: Final = 1.0
@@ -44,7 +43,11 @@ class SizeReport(msgspec.Struct, frozen=True):
 
 
 async def measure_size(
-    profile: Profile, goal: float | None, tell: Callable[[str], None], seconds: float = POINT_SECONDS
+    profile: Profile,
+    goal: float | None,
+    tell: Callable[[str], None],
+    seconds: float = POINT_SECONDS,
+    url: str | None = None,
 ) -> SizeReport:
     """Take the curve.
 
@@ -53,9 +56,11 @@ async def measure_size(
         goal: Jobs a second that are wanted; None for the most.
         tell: Called with a line for each point.
         seconds: How long one point should take.
+        url: The user's server, as `open_place` takes it; None for a private one.
 
     Raises:
-        OptionError: The profile cannot be measured.
+        OptionError: The profile cannot be measured, or the user's server cannot take the jobs.
+        ServerError: The user's server cannot be reached.
         ServerStartFailed: The server could not be started.
         HeadraceError: A worker failed.
 
@@ -63,11 +68,10 @@ async def measure_size(
     """
     profile.check()
     load_before = os.getloadavg()[0]
-    with (
-        tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder,
-        start_private_server(Path(folder) / "server", extra=("--maxclients", "10000")) as server,
-    ):
-        sizer = _Curve(profile, server.url, Path(folder), tell, seconds)
+    async with open_place(url, extra=("--maxclients", "10000")) as place:
+        if not place.private:
+            tell(f"on {place.server}; all keys begin with '{place.prefix}:' and are deleted")
+        sizer = _Curve(profile, place, tell, seconds)
         points = [await sizer.take(1, 1, WIDE)]
         while is_worth_more(points, goal):
             points.append(await sizer.take(1, points[-1].slots * 2, WIDE))
@@ -80,15 +84,14 @@ async def measure_size(
         found = recommend(points, profile, cores, goal)
         tell("recommended")
         confirmed = await sizer.take(found.processes, found.slots, found.connections)
-        facts = collect_facts(server.binary, load_before)
+        facts = collect_facts(place.server, load_before)
     return SizeReport("headrace-bench-size-1", facts, profile, tuple(points), found, confirmed)
 
 
 class _Curve:
-    def __init__(self, profile: Profile, url: str, folder: Path, tell: Callable[[str], None], seconds: float) -> None:
+    def __init__(self, profile: Profile, place: Place, tell: Callable[[str], None], seconds: float) -> None:
         self._profile = profile
-        self._url = url
-        self._folder = folder
+        self._place = place
         self._tell = tell
         self._seconds = seconds
         self._rounds = round(profile.cpu_ms / 1000 * rounds_a_second())
@@ -100,14 +103,13 @@ class _Curve:
         expected = self._each * slots * self._seconds
         count = round(min(MOST_JOBS, max(FEWEST_JOBS, 2 * slots, expected)))
         self._tell(f"{processes} x {slots} slots, {processes * count:,} jobs")
-        async with redis.asyncio.Redis.from_url(self._url) as client:
-            await client.flushall()
+        await self._place.clear()
         async with contextlib.AsyncExitStack() as stack:
-            app = await stack.enter_async_context(make_app(self._url))
+            app = await stack.enter_async_context(self._place.app())
             workers = []
             for index in range(processes):
                 order = Order([f"bench-{index}"], slots, count, self._profile.calls, self._rounds, connections)
-                workers.append(await stack.enter_async_context(hire(self._url, self._folder_of(index), order)))
+                workers.append(await stack.enter_async_context(hire(self._place, order, index)))
             began = time.perf_counter()
             for index in range(processes):
                 call = Call("sleep", self._profile.wait_ms / 1000, TEXT, f"bench-{index}")
@@ -125,11 +127,6 @@ class _Curve:
             borrowed=max(one["borrowed"] for one in found),
             wait_ms=max(one["pool_wait_p99"] for one in found) * 1000,
         )
-
-    def _folder_of(self, index: int) -> Path:
-        folder = self._folder / f"worker-{index}"
-        folder.mkdir(exist_ok=True)
-        return folder
 
 
 def rounds_a_second() -> float:

@@ -1,4 +1,6 @@
-"""The worker process of a measure: `python -m headrace.bench.work URL JSON` runs jobs and prints what it saw.
+"""The worker process of a measure: `python -m headrace.bench.work JSON` runs jobs and prints what it saw.
+
+The variable `BENCH_SERVER` names the server, so that a password in its address is in no list of processes.
 
 It prints `ready` when it reserves jobs, and one line of JSON after the last job; then it ends. With no jobs to expect,
 it runs until its input ends.
@@ -10,6 +12,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import os
 import sys
 import time
 from typing import Any, Final
@@ -24,6 +27,8 @@ from headrace.sizing.facts import measure_borrowed
 
 #: Name of the one task, which does what its arguments say.
 TASK: Final = "bench"
+#: Name of the variable with the address of the server.
+SERVER: Final = "BENCH_SERVER"
 
 
 class Order(msgspec.Struct):
@@ -36,6 +41,7 @@ class Order(msgspec.Struct):
         calls: Redis commands that each job makes through the app's pool.
         rounds: Rounds of hashing that each job makes, whatever its kind.
         connections: Most connections of its pool; 0 for the default.
+        prefix: Start of all keys.
     """
 
     queues: list[str]
@@ -44,16 +50,18 @@ class Order(msgspec.Struct):
     calls: int = 0
     rounds: int = 0
     connections: int = 0
+    prefix: str = "headrace"
 
 
-def make_app(url: str, connections: int = 0) -> Headrace:
+def make_app(url: str, connections: int = 0, prefix: str = "headrace") -> Headrace:
     """Return an app with the settings as they are by default, whatever the surroundings say.
 
     Args:
         url: The server.
         connections: Most connections of its pool; 0 for the default.
+        prefix: Start of all keys.
     """
-    settings = load_settings({"redis_url": url}, environ={}, dotenv=None)
+    settings = load_settings({"redis_url": url, "prefix": prefix}, environ={}, dotenv=None)
     if connections:
         minimum = min(settings.redis_min_connections, connections)
         settings = settings.override({"redis_max_connections": connections, "redis_min_connections": minimum})
@@ -101,7 +109,7 @@ class Recorder:
 async def run(url: str, order: Order) -> None:
     """Run one worker."""
     recorder = Recorder(order.expect)
-    app = make_app(url, order.connections)
+    app = make_app(url, order.connections, order.prefix)
     client: Any = None
 
     @app.task(name=TASK, queue="bench")
@@ -160,7 +168,7 @@ def compute(rounds: int) -> str:
 
 def main() -> None:
     """Run the worker that the command line names, on uvloop where it is installed."""
-    url, order = sys.argv[1], msgspec.json.decode(sys.argv[2], type=Order)
+    url, order = os.environ[SERVER], msgspec.json.decode(sys.argv[1], type=Order)
     factory = None
     with contextlib.suppress(ImportError):
         import uvloop  # noqa: PLC0415 - it may not be installed

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from headrace.cli.bench_size import size
+from headrace.cli.bench_size import ServerOption, size
 from headrace.cli.interrupt import run_interruptibly
 from headrace.cli.output import EXIT_FAILED, fail, print_facts, print_table
 from headrace.errors import OptionError
@@ -24,7 +24,7 @@ bench = typer.Typer(name="bench", invoke_without_command=True)
 
 
 @bench.callback()
-def _bench(
+def _bench(  # noqa: PLR0913 - each is an option of the command
     context: typer.Context,
     *,
     compare: Annotated[
@@ -39,6 +39,7 @@ def _bench(
     ] = None,
     repeats: Annotated[int | None, typer.Option("--repeats", min=1, max=100, help="Else 5; with --quick 2.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="2 repeats, a tenth of the jobs.")] = False,
+    url: ServerOption = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Whatever is drawn is drawn from it.")] = 1,
     scale: Annotated[
         float | None, typer.Option("--scale", min=0.01, max=10.0, help="Part of the jobs, and of the time; else 1.")
@@ -59,14 +60,19 @@ def _bench(
 ) -> None:
     """Measure what jobs cost on this machine.
 
-    It uses servers of its own, and leaves nothing behind but the files that are asked for. The exit code is 1 when a
-    figure is beyond the gate, or Headrace misses one of the incident's.
+    It uses servers of its own, or with --url yours below a key prefix of its own, and leaves nothing behind but the
+    files that are asked for. The exit code is 1 when a figure is beyond the gate, or Headrace misses one of the
+    incident's.
     """
     if context.invoked_subcommand is not None:
         return
     check_folders(json_file, plots)
     scale = (0.1 if quick else 1.0) if scale is None else scale
     repeats = (2 if quick else 5) if repeats is None else repeats
+    if url is not None and compare is not None and not compare.endswith(".json"):
+        raise OptionError(
+            f"--url: --compare {compare} always uses servers of its own, for it clears them. Leave one of the two out."
+        )
     if compare == INCIDENT:
         _compare_incident(min(scale, 1.0), connections or 0, Outputs(json_file, plots, write))
         return
@@ -77,7 +83,7 @@ def _bench(
     if compare is not None and not compare.endswith(".json"):
         _compare_peers(compare, scale, repeats, json_file)
         return
-    _measure(Asked(only, repeats, scale, seed), compare, gate, json_file, plots)
+    _measure(Asked(only, repeats, scale, seed, url), compare, gate, json_file, plots)
 
 
 class Asked(NamedTuple):
@@ -87,6 +93,7 @@ class Asked(NamedTuple):
     repeats: int
     scale: float
     seed: int
+    url: str | None
 
 
 def _measure(asked: Asked, compare: str | None, gate: str | None, json_file: Path | None, plots: Path | None) -> None:
@@ -101,7 +108,7 @@ def _measure(asked: Asked, compare: str | None, gate: str | None, json_file: Pat
     earlier = None if compare is None else read_report(Path(compare))
     names = _choose(asked.only, (*WORKLOADS, *MEASURES))
     report = run_interruptibly(
-        lambda: run_bench(Plan(names, asked.repeats, asked.scale, asked.seed), tell), "benchmark"
+        lambda: run_bench(Plan(names, asked.repeats, asked.scale, asked.seed), tell, asked.url), "benchmark"
     )
     print_facts(report.facts.items())
     typer.echo()

@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from headrace.bench.choice import Point
     from headrace.bench.size import SizeReport
 
+#: Annotation of the option `--url`.
+ServerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        help="Your server, which gets the load; the word REDIS_URL for that of the settings. Else a private one.",
+    ),
+]
 COLUMNS = ("processes", "slots", "connections", "jobs/s", "CPU", "borrowed", "wait p99")
 
 
@@ -32,6 +40,7 @@ def size(
     seconds: Annotated[
         float, typer.Option("--seconds", min=0.1, max=60.0, help="How long one point should take.")
     ] = 1.0,
+    url: ServerOption = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the curve to this file.", dir_okay=False)
     ] = None,
@@ -50,7 +59,7 @@ def size(
 
     check_folders(json_file, plots)
     profile = Profile(wait_ms, cpu_ms, calls)
-    report = run_interruptibly(lambda: measure_size(profile, goal, tell, seconds), "benchmark")
+    report = run_interruptibly(lambda: measure_size(profile, goal, tell, seconds, url), "benchmark")
     _print(report)
     if json_file is not None:
         write_json(json_file, report)

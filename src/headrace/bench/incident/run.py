@@ -15,7 +15,7 @@ import msgspec
 import redis
 
 from headrace.bench.checkout import find_checkout
-from headrace.bench.facts import collect_facts
+from headrace.bench.facts import collect_facts, describe_private
 from headrace.bench.surroundings import default_environment
 from headrace.errors import HeadraceError
 from headrace.server import start_private_server
@@ -78,7 +78,7 @@ async def compare_incident(workload: Workload, tell: Callable[[str], None]) -> I
         before = await _run_side("incident", [str(script)], workload, folder, tell)
         after = await _run_side("headrace", ["-m", "headrace.bench.incident.ours"], workload, folder, tell)
         with start_private_server(folder / "facts") as server:
-            facts = collect_facts(server.binary, load_before)
+            facts = collect_facts(describe_private(server.binary), load_before)
     return IncidentReport("headrace-bench-incident-1", facts, workload.plain(), before, after)
 
 
