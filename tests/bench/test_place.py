@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 COMMAND = (sys.executable, "-m", "headrace", "bench")
 SHORT = ("--only", "no-op,idle", "--repeats", "1", "--scale", "0.01")
+PASSWORD = "s3cret"
 OTHERS = {"mine": "1", "headrace:{mail}:counters": "2"}
 
 
@@ -73,6 +74,20 @@ def test_the_jobs_run_on_the_server_that_is_named_and_the_keys_of_others_stay(
     assert "idle commands are not counted" in done.stderr
 
 
+@pytest.mark.slow
+def test_the_password_of_their_server_is_told_nowhere(theirs: PrivateServer, tmp_path: Path) -> None:
+    report, url = tmp_path / "a.json", theirs.url.replace("unix://", f"unix://:{PASSWORD}@")
+    with Raw(theirs.url) as raw:
+        raw("CONFIG", "SET", "requirepass", PASSWORD)
+
+        done = run("--url", url, "--only", "no-op", *SHORT[2:], "--json", str(report))
+
+        raw("CONFIG", "SET", "requirepass", "")
+    assert done.returncode == 0, done.stderr
+    assert "unix://:***@" in report.read_text()
+    assert PASSWORD not in report.read_text() + done.stdout + done.stderr
+
+
 # Red when: run_bench takes the server of the settings although --url does not say so.
 @pytest.mark.slow
 def test_a_server_of_the_settings_gets_no_load_unless_asked(theirs: PrivateServer) -> None:
@@ -84,7 +99,7 @@ def test_a_server_of_the_settings_gets_no_load_unless_asked(theirs: PrivateServe
 
 
 @pytest.mark.slow
-def test_an_interrupt_leaves_no_key_on_their_server(theirs: PrivateServer) -> None:
+def test_two_interrupts_leave_no_key_on_their_server(theirs: PrivateServer) -> None:
     command = [*COMMAND, "--url", theirs.url, "--only", "sleep"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -93,6 +108,8 @@ def test_an_interrupt_leaves_no_key_on_their_server(theirs: PrivateServer) -> No
         while len(kept_names(theirs)) <= len(OTHERS):
             assert process.poll() is None
 
+        process.send_signal(signal.SIGINT)
+        # The impatient press it twice; the second must not cut the cleaning short.
         process.send_signal(signal.SIGINT)
 
         process.communicate(timeout=40)
