@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from headrace.cli.bench_size import ServerOption, size
+from headrace.cli.bench_size import FormatOption, PictureFormat, ServerOption, size
 from headrace.cli.interrupt import run_interruptibly
 from headrace.cli.output import EXIT_FAILED, fail, print_facts, print_table
 from headrace.errors import OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from headrace.bench.incident.run import IncidentReport
     from headrace.bench.incident.table import Row
@@ -52,8 +52,9 @@ def _bench(  # noqa: PLR0913 - each is an option of the command
         Path | None, typer.Option("--json", help="Write every single figure to this file.", dir_okay=False)
     ] = None,
     plots: Annotated[
-        Path | None, typer.Option("--plots", help="Draw the figures as SVG into this folder.", file_okay=False)
+        Path | None, typer.Option("--plots", help="Draw the figures into this folder.", file_okay=False)
     ] = None,
+    picture_format: FormatOption = PictureFormat.SVG,
     write: Annotated[
         Path | None, typer.Option("--write", help="Put the table of the incident into this Markdown file.")
     ] = None,
@@ -66,15 +67,16 @@ def _bench(  # noqa: PLR0913 - each is an option of the command
     """
     if context.invoked_subcommand is not None:
         return
-    check_folders(json_file, plots)
+    check_folders(json_file, plots, picture_format)
     scale = (0.1 if quick else 1.0) if scale is None else scale
     repeats = (2 if quick else 5) if repeats is None else repeats
     if url is not None and compare is not None and not compare.endswith(".json"):
         raise OptionError(
             f"--url: --compare {compare} always uses servers of its own, for it clears them. Leave one of the two out."
         )
+    outputs = Outputs(json_file, plots, picture_format, write)
     if compare == INCIDENT:
-        _compare_incident(min(scale, 1.0), connections or 0, Outputs(json_file, plots, write))
+        _compare_incident(min(scale, 1.0), connections or 0, outputs)
         return
     if write is not None or connections is not None:
         raise OptionError(
@@ -83,7 +85,23 @@ def _bench(  # noqa: PLR0913 - each is an option of the command
     if compare is not None and not compare.endswith(".json"):
         _compare_peers(compare, scale, repeats, json_file)
         return
-    _measure(Asked(only, repeats, scale, seed, url), compare, gate, json_file, plots)
+    _measure(Asked(only, repeats, scale, seed, url), compare, gate, outputs)
+
+
+class Outputs(NamedTuple):
+    """What is to be written, and where."""
+
+    json_file: Path | None
+    plots: Path | None
+    picture_format: PictureFormat
+    write: Path | None = None
+
+    def keep(self, report: object, draw: Callable[[], dict[str, str]]) -> None:
+        """Write a report, and its pictures, as far as they are asked for."""
+        if self.json_file is not None:
+            write_json(self.json_file, report)
+        if self.plots is not None:
+            write_plots(self.plots, draw(), self.picture_format)
 
 
 class Asked(NamedTuple):
@@ -96,7 +114,7 @@ class Asked(NamedTuple):
     url: str | None
 
 
-def _measure(asked: Asked, compare: str | None, gate: str | None, json_file: Path | None, plots: Path | None) -> None:
+def _measure(asked: Asked, compare: str | None, gate: str | None, outputs: Outputs) -> None:
     from headrace.bench.measure import MEASURES, Plan, run_bench
     from headrace.bench.report import check_gate, compare_figures, parse_gate, read_report
     from headrace.bench.shown import CHANGE_COLUMNS, COLUMNS, change_rows, draw_figures, figure_rows
@@ -113,10 +131,7 @@ def _measure(asked: Asked, compare: str | None, gate: str | None, json_file: Pat
     print_facts(report.facts.items())
     typer.echo()
     print_table(COLUMNS, figure_rows(report.figures), right=COLUMNS[2:])
-    if json_file is not None:
-        write_json(json_file, report)
-    if plots is not None:
-        write_plots(plots, draw_figures(report.figures))
+    outputs.keep(report, lambda: draw_figures(report.figures))
     if earlier is None:
         return
     taken = [figure for figure in earlier.figures if asked.only is None or figure.name.split()[0] in names]
@@ -154,14 +169,6 @@ def _compare_peers(compare: str, scale: float, repeats: int, json_file: Path | N
         raise typer.Exit(EXIT_FAILED)
 
 
-class Outputs(NamedTuple):
-    """What is to be written, and where."""
-
-    json_file: Path | None
-    plots: Path | None
-    write: Path | None
-
-
 def _compare_incident(scale: float, connections: int, outputs: Outputs) -> None:
     from headrace.bench.incident.charts import draw_charts
     from headrace.bench.incident.run import compare_incident
@@ -169,20 +176,16 @@ def _compare_incident(scale: float, connections: int, outputs: Outputs) -> None:
     from headrace.bench.incident.workload import Workload
     from headrace.bench.marks import check_marks, fill_marks
 
-    json_file, plots, write = outputs
-    if write is not None:
-        check_marks(write, INCIDENT)
+    if outputs.write is not None:
+        check_marks(outputs.write, INCIDENT)
     workload = Workload(connections=connections)
     workload = workload if scale == 1.0 else workload.shortened(scale)
     report = run_interruptibly(lambda: compare_incident(workload, tell), "benchmark")
     rows = make_rows(report)
     _print_incident(report, rows)
-    if json_file is not None:
-        write_json(json_file, report)
-    if plots is not None:
-        write_plots(plots, draw_charts(report))
-    if write is not None:
-        fill_marks(write, INCIDENT, write_markdown(rows, report.facts))
+    outputs.keep(report, lambda: draw_charts(report))
+    if outputs.write is not None:
+        fill_marks(outputs.write, INCIDENT, write_markdown(rows, report.facts))
     missed = [row.name for row in rows if row.met is False]
     if missed:
         fail(f"Headrace missed: {', '.join(missed)}. The load of the machine is in the head of the table.", EXIT_FAILED)
@@ -204,12 +207,18 @@ def tell(line: str) -> None:
     typer.echo(line, err=True)
 
 
-def check_folders(json_file: Path | None, plots: Path | None) -> None:
-    """Make sure that what is to be written has a folder to go to, before a long run.
+def check_folders(json_file: Path | None, plots: Path | None, picture_format: PictureFormat) -> None:
+    """Make sure that what is to be written has a folder to go to, and can be drawn, before a long run.
 
     Raises:
-        OptionError: There is none.
+        OptionError: There is none, or it cannot.
     """
+    if plots is None and picture_format is not PictureFormat.SVG:
+        raise OptionError(f"--format {picture_format}: nothing is drawn. Add --plots DIR.")
+    if picture_format is PictureFormat.PNG:
+        from headrace.verify.plot_png import check_png
+
+        check_png()
     for option, path in (("--json", json_file), ("--plots", plots)):
         if path is not None and not path.parent.is_dir():
             raise OptionError(f"{option} {path}: there is no folder {path.parent}. Make it first, or name another one.")
@@ -222,11 +231,16 @@ def write_json(path: Path, report: object) -> None:
     path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
 
 
-def write_plots(folder: Path, pictures: dict[str, str]) -> None:
-    """Write pictures by their names."""
+def write_plots(folder: Path, pictures: dict[str, str], picture_format: PictureFormat) -> None:
+    """Write pictures by their names, which end with .svg."""
     folder.mkdir(exist_ok=True)
     for name, text in pictures.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        if picture_format is PictureFormat.PNG:
+            from headrace.verify.plot_png import draw_png
+
+            (folder / name).with_suffix(".png").write_bytes(draw_png(text))
+        else:
+            (folder / name).write_text(text, encoding="utf-8")
 
 
 bench.command("size")(size)

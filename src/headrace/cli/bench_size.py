@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path  # noqa: TC003 - typer reads the annotations when it runs
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,16 @@ if TYPE_CHECKING:
     from headrace.bench.choice import Point
     from headrace.bench.size import SizeReport
 
+
+class PictureFormat(StrEnum):
+    """How pictures are written."""
+
+    SVG = "svg"
+    PNG = "png"
+
+
+#: Annotation of the option `--format`.
+FormatOption = Annotated[PictureFormat, typer.Option("--format", help="Of the pictures; png needs the extra plots.")]
 #: Annotation of the option `--url`.
 ServerOption = Annotated[
     str | None,
@@ -45,8 +56,9 @@ def size(
         Path | None, typer.Option("--json", help="Write the curve to this file.", dir_okay=False)
     ] = None,
     plots: Annotated[
-        Path | None, typer.Option("--plots", help="Draw the curve as SVG into this folder.", file_okay=False)
+        Path | None, typer.Option("--plots", help="Draw the curve into this folder.", file_okay=False)
     ] = None,
+    picture_format: FormatOption = PictureFormat.SVG,
 ) -> None:
     """Measure a kind of job, and recommend slots, processes and connections for it on this machine.
 
@@ -55,16 +67,13 @@ def size(
     """
     from headrace.bench.choice import Profile
     from headrace.bench.size import measure_size
-    from headrace.cli.bench import check_folders, tell, write_json, write_plots
+    from headrace.cli.bench import Outputs, check_folders, tell
 
-    check_folders(json_file, plots)
+    check_folders(json_file, plots, picture_format)
     profile = Profile(wait_ms, cpu_ms, calls)
     report = run_interruptibly(lambda: measure_size(profile, goal, tell, seconds, url), "benchmark")
     _print(report)
-    if json_file is not None:
-        write_json(json_file, report)
-    if plots is not None:
-        write_plots(plots, _draw(report))
+    Outputs(json_file, plots, picture_format).keep(report, lambda: _draw(report))
     if goal is not None and max(point.rate for point in report.points) < goal:
         fail(f"{goal:g} jobs/s were not reached on this machine.", EXIT_FAILED)
 
