@@ -15,7 +15,7 @@ import time
 import pytest
 
 from headrace.census import Census, Kind
-from headrace.clock import TIMER_MINIMUM, Alarm, Clock, Duty
+from headrace.clock import CLOSED_NAMES, TIMER_MINIMUM, Alarm, Clock, Duty
 from headrace.duty import BLOCKING, RESOLUTION
 from headrace.errors import OptionError, UsageError
 from tests.number_loop import NumberLoop, clock_timers, run
@@ -156,6 +156,25 @@ def test_a_closed_duty_runs_no_more_even_if_it_was_due_at_the_same_time() -> Non
         assert [duty.runs for duty in made] == [1, 0]
         assert clock.stats() == []
         assert census.is_empty()
+
+    run(main)
+
+
+def test_what_duties_of_one_name_did_is_counted_also_when_some_have_closed() -> None:
+    async def main(_loop: NumberLoop, clock: Clock, _: Census) -> None:
+        first, second = (clock.every("renew", 1.0, lambda: None, owner=owner) for owner in ("a", "b"))
+        await asyncio.sleep(10.5)
+        before = clock.totals()["renew"]
+
+        first.close()
+        first.close()
+
+        assert clock.totals()["renew"] == before
+        second.close()
+        assert (before.runs, clock.totals(), clock.stats()) == (20, {"renew": before}, [])
+        for number in range(CLOSED_NAMES * 2):
+            clock.alarm(f"alarm {number}", lambda: None, owner="test").close()
+        assert len(clock.totals()) == CLOSED_NAMES
 
     run(main)
 

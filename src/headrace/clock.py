@@ -17,7 +17,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from headrace.census import Kind
-from headrace.duty import RESOLUTION, Alarm, Callback, Duty, DutyStats, Runner
+from headrace.duty import NOTHING, RESOLUTION, Alarm, Callback, Duty, DutyStats, Runner, Totals
 from headrace.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 TIMER_MINIMUM: Final = 0.001
 TIMER_MAXIMUM: Final = 86_400.0
+#: Names of duties and alarms that are remembered when these have closed.
+CLOSED_NAMES: Final = 64
 
 
 class Clock:
@@ -59,6 +61,8 @@ class Clock:
         self.origin = 0.0
         # Bounded by what the owners add, a few for each part; each leaves with its `close`.
         self._runners: dict[Runner, None] = {}
+        # What those did that have closed, by name; bounded by CLOSED_NAMES.
+        self._closed_totals: dict[str, Totals] = {}
         # The async runs under way, at most one for each duty and alarm; those of closed ones too, until they end.
         self._runs: dict[asyncio.Task[None], Runner] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -173,6 +177,13 @@ class Clock:
         """List the figures of every duty and alarm, in the order they were made."""
         return [runner.stats() for runner in self._runners]
 
+    def totals(self) -> dict[str, Totals]:
+        """Return what all duties and alarms of each name did, those that have closed included."""
+        totals = dict(self._closed_totals)
+        for runner in self._runners:
+            totals[runner.name] = totals.get(runner.name, NOTHING).plus(runner)
+        return totals
+
     def now(self) -> float:
         """Tell the time of the loop in seconds, or 0 before `start`."""
         return 0.0 if self._loop is None else self._loop.time()
@@ -188,7 +199,11 @@ class Clock:
     def remove(self, runner: Runner) -> None:
         """Forget a duty or alarm that closed; called by its `close`."""
         due, runner.due = runner.due, None
-        self._runners.pop(runner, None)
+        if runner in self._runners:
+            del self._runners[runner]
+            if runner.name in self._closed_totals or len(self._closed_totals) < CLOSED_NAMES:
+                before = self._closed_totals.get(runner.name, NOTHING)
+                self._closed_totals[runner.name] = before.plus(runner)
         self.moved(due, None)
 
     def spawn(self, runner: Runner, coro: Coroutine[object, object, None]) -> asyncio.Task[None]:

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 from headrace.errors import OptionError
 
@@ -90,6 +90,27 @@ class DutyStats:
     cost_total: float
     due_in: float | None
     urgent: bool = False
+
+
+class Totals(NamedTuple):
+    """What all duties and alarms of one name did; see `DutyStats`."""
+
+    runs: int = 0
+    skipped: int = 0
+    failures: int = 0
+    cost: float = 0.0
+
+    def plus(self, runner: Runner) -> Totals:
+        """Return these and those of one more."""
+        return Totals(
+            self.runs + runner.runs,
+            self.skipped + runner.skipped,
+            self.failures + runner.failures,
+            self.cost + runner.cost_total,
+        )
+
+
+NOTHING: Final = Totals()
 
 
 class Runner:

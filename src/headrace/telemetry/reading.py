@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Protocol
 
+from headrace.duty import Totals
 from headrace.health.verdict import Status
 from headrace.logs import find_handler
 from headrace.telemetry.carried import Carried
@@ -164,21 +165,22 @@ def _memory(governor: Governor) -> Iterator[Sample]:
 
 
 def _clock(clock: Clock) -> Iterator[Sample]:
-    stats = clock.stats()
     # Why by name: several workers, and pools, have duties of the same kind.
-    spent = Counter[str]()
-    for one in stats:
-        spent[one.name] += one.runs
-    kept = {name for name, _ in spent.most_common(MAX_DUTIES)}
-    found: defaultdict[str, list[float]] = defaultdict(lambda: [0.0] * 5)
-    for one in stats:
-        figures = found[one.name if one.name in kept else OTHER]
-        added = (one.runs, one.skipped, one.failures, one.cost_total)
-        figures[:] = [*map(sum, zip(figures, added, strict=False)), max(figures[4], one.late_last)]
+    totals = clock.totals()
+    kept = set(sorted(totals, key=lambda name: -totals[name].runs)[:MAX_DUTIES])
+    found: defaultdict[str, list[float]] = defaultdict(lambda: [0.0] * len(Totals._fields))
+    for name, added in totals.items():
+        figures = found[name if name in kept else OTHER]
+        figures[:] = map(sum, zip(figures, added, strict=True))
+    late: defaultdict[str, float] = defaultdict(float)
+    for one in clock.stats():
+        name = one.name if one.name in kept else OTHER
+        late[name] = max(late[name], one.late_last)
     for name, figures in found.items():
-        for what, value in zip(("runs", "skipped", "failures", "run_seconds"), figures, strict=False):
+        for what, value in zip(("runs", "skipped", "failures", "run_seconds"), figures, strict=True):
             yield Sample(f"headrace_clock_{what}_total", [name], value)
-        yield Sample("headrace_clock_late_seconds", [name], figures[4])
+        if name in late:
+            yield Sample("headrace_clock_late_seconds", [name], late[name])
 
 
 def _log() -> Iterator[Sample]:
