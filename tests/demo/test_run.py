@@ -195,7 +195,7 @@ def test_a_recount_that_differs_by_one_ends_with_1_and_names_the_file(monkeypatc
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_demo_leaves_nothing(started: Any, number: signal.Signals) -> None:
     child = started()
     processes = child.wait_for("enqueued in one call")

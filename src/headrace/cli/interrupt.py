@@ -1,4 +1,4 @@
-"""Run a long command so that Ctrl+C and SIGTERM let it clean up, and end it as a shell expects."""
+"""Run a long command so that Ctrl+C, SIGTERM and SIGHUP let it clean up, and end it as a shell expects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXIT_INTERRUPTED: Final = 130
 
 
 def run_interruptibly(work: Callable[[], Coroutine[Any, Any, T]], what: str) -> T:
-    """Run a coroutine; Ctrl+C and SIGTERM cancel it, so that it can clean up.
+    """Run a coroutine; Ctrl+C, SIGTERM and a terminal that goes cancel it, so that it can clean up.
 
     Args:
         work: Makes the coroutine.
@@ -29,10 +29,13 @@ def run_interruptibly(work: Callable[[], Coroutine[Any, Any, T]], what: str) -> 
     """
 
     async def run() -> T:
-        # Why: asyncio.run turns SIGINT into a cancellation; SIGTERM shall clean up in the same way.
+        # Why: asyncio.run turns SIGINT into a cancellation; the others shall clean up in the same way.
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - asyncio.run makes one
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            # Why: nohup has a command ignore SIGHUP, and it goes on.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         return await work()
 
     try:

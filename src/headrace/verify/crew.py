@@ -150,11 +150,15 @@ class Crew:
                 task.cancel()
             await asyncio.gather(main, broken, return_exceptions=True)
 
+    async def end(self) -> None:
+        """End those that run; afterwards none of them writes to the server."""
+        await end_hands(self.hands, timeout=STOP_TIMEOUT)
+
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await end_hands(self.hands, timeout=STOP_TIMEOUT)
+        await self.end()
 
 
 def read_line(text: str) -> LogLine | None:

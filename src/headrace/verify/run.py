@@ -35,6 +35,7 @@ from headrace.verify.place import open_place
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from headrace.app import Headrace
     from headrace.settings import Settings
     from headrace.verify.claim import Claim
     from headrace.verify.course import Course
@@ -163,7 +164,7 @@ class _Run:
                     try:
                         await crew.guard(load.run(app))
                     finally:
-                        found.load.left_keys = await delete_keys(app, place.prefix)
+                        found.load.left_keys = await _clean(crew, app, place.prefix)
             except (HeadraceError, TimeoutError) as error:
                 found.errors.append(f"load: {type(error).__name__}: {error}")
             finally:
@@ -191,10 +192,20 @@ class _Run:
                     try:
                         await crew.guard(drill.run(app))
                     finally:
-                        found.load.left_keys += await delete_keys(app, prefix)
+                        found.load.left_keys += await _clean(crew, app, prefix)
             except (HeadraceError, TimeoutError) as error:
                 found.errors.append(f"drill: {type(error).__name__}: {error}")
             found.load.left_here += [str(row) for row in app.census()]
+
+
+async def _clean(crew: Crew, app: Headrace, prefix: str) -> list[str]:
+    """End the workers, delete their keys, and return those that are left."""
+    # Why in this order: a worker that still runs when the course was interrupted writes its keys again.
+    try:
+        await crew.end()
+    finally:
+        left = await delete_keys(app, prefix)
+    return left
 
 
 def _interrupted(reason: str) -> Outcome:
