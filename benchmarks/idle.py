@@ -47,7 +47,7 @@ def count_commands(url: str, seconds: float) -> int:
     """Count the commands that clients send for some time, those inside of scripts and this function's own left out."""
     client = redis.Redis.from_url(url)
     count = 0
-    with client.monitor() as monitor:
+    with client.monitor() as monitor:  # type: ignore[no-untyped-call]  # redis-py has no types here
         connection = monitor.connection
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:

@@ -25,7 +25,7 @@ from headrace.histogram import Histogram, RecentMaximum
 from headrace.pool import ConnectionPool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 CONNECTIONS = 20
 USERS = 40
@@ -39,7 +39,7 @@ VARIANTS = {"as shipped": {}, "without figures": WITHOUT_FIGURES, "without place
 
 
 @contextlib.contextmanager
-def replaced(parts: dict[str, object]) -> Iterator[None]:
+def replaced(parts: Mapping[str, object]) -> Iterator[None]:
     """Replace parts of the pool for a while."""
     with contextlib.ExitStack() as stack:
         for name, part in parts.items():

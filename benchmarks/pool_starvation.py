@@ -72,7 +72,8 @@ class Clients:
         laned = isinstance(pool, ConnectionPool)
 
         def client(lane: str) -> Any:
-            return redis.asyncio.Redis(connection_pool=pool.lane(lane, purpose=lane) if laned else pool, retry=None)
+            given: Any = {"connection_pool": pool.lane(lane, purpose=lane) if laned else pool, "retry": None}
+            return redis.asyncio.Redis(**given)
 
         self.control, self.blocking, self.jobs, self.user = map(client, ("control", "blocking", "jobs", "user"))
 
@@ -107,7 +108,7 @@ async def user(number: int, clients: Clients, figures: Figures) -> None:
                 await connection.send_command("RPUSH", "jobs", "x")
                 await connection.read_response()
             finally:
-                await pool.release(connection)
+                await pool.release(connection)  # type: ignore[possibly-undefined]  # an error above goes on with the loop
             served += 1
             figures.requests += 1
     finally:
@@ -130,7 +131,7 @@ async def every(interval: float, act: Callable[[], Awaitable[object]], times: li
             began = 0.0
         finally:
             if began and figures.stopped:
-                times.append(time.perf_counter() - began)
+                times.append(time.perf_counter() - began)  # type: ignore[unreachable]  # another task stops it
         await asyncio.sleep(interval)
 
 

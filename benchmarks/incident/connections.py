@@ -107,7 +107,7 @@ class ServicePool:
             await self._idle.popleft().disconnect()
 
     async def _open(self) -> Any:
-        connection = self._factory.make_connection()
+        connection = self._factory.make_connection()  # type: ignore[no-untyped-call]  # redis-py has no types here
         await connection.connect()
         self.total += 1
         return connection

@@ -32,7 +32,7 @@ class RedisPy:
     def call(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         pipe = self.client.pipeline(transaction=False)
         for command in commands:
-            pipe.execute_command(*command)
+            pipe.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py has no types here
         return pipe.execute()
 
 
