@@ -5,12 +5,15 @@ Source: "Redis serialization protocol specification", redis.io/docs/latest/devel
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import hiredis
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+#: What to do about a NOPERM.
+NO_RIGHT: Final = "Give the user in REDIS_URL this right (ACL SETUSER), or name another one."
 
 
 def pack_arguments(words: Sequence[str | bytes | int]) -> bytes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from headrace.census import Census, Kind
-from headrace.errors import ConnectionLost, PoolClosed
+from headrace.errors import CommandRefused, ConnectionLost, PoolClosed
 from headrace.pool.address import parse_address
 from headrace.pool.link import Lane, Link
 from headrace.resp import pack_command
@@ -18,6 +18,9 @@ from tests.support.scripted import Scripted, scripted, scripted_on_port
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
+
+    from headrace.server import PrivateServer
+    from tests.support.raw import Raw
 
 DEADLINE = 10.0
 
@@ -235,6 +238,19 @@ async def test_other_errors_of_a_script_leave_the_link_alone(fake: Scripted, mak
 
     assert [reply.code for reply in replies] == ["ERR", "ERR"]
     assert fake.opened == 1
+
+
+async def test_a_user_that_may_not_even_name_its_connection_is_told_what_to_do(
+    server: PrivateServer, raw: Raw, make_link: Callable[..., Link]
+) -> None:
+    raw("ACL", "SETUSER", "nameless", "on", ">secret", "+@all", "-client", "~*", "&*")
+    link = make_link()
+    link.address = parse_address(server.url.replace("://", "://nameless:secret@"))
+
+    with pytest.raises(CommandRefused, match=r"NOPERM.*client\|setname.*Give the user in REDIS_URL this right"):
+        await ask(link, "one")
+
+    raw("ACL", "DELUSER", "nameless")
 
 
 async def test_a_server_that_takes_connections_but_no_writes_is_not_flooded(

@@ -18,7 +18,7 @@ import hiredis
 
 from headrace.errors import CommandRefused, ConnectionLost, HeadraceError, PoolClosed
 from headrace.pool.sockets import tune
-from headrace.resp import pack_command
+from headrace.resp import NO_RIGHT, pack_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -95,6 +95,8 @@ def login_error(address: Address, replies: Sequence[Any]) -> HeadraceError | Non
         text = f"{address} refused the connection: {refused.text.rstrip('.')}. "
         if refused.code in NOT_READY or "max number of clients" in refused.text:
             return ConnectionLost(text + "It is tried again.")
+        if refused.code == "NOPERM" and not address.is_sentinel:
+            return CommandRefused(text + NO_RIGHT)
         user = "sentinel_username and sentinel_password" if address.is_sentinel else "the user and password"
         return CommandRefused(text + f"Check {user} in REDIS_URL.")
     if address.is_primary:

@@ -11,6 +11,7 @@ import msgspec
 from headrace.errors import CommandRefused, ConnectionLost
 from headrace.keys import HIGHEST_PRIORITY
 from headrace.record import Failure, Outcome, Record, State, read_failures, read_outcome, read_record, read_state
+from headrace.resp import NO_RIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -244,5 +245,5 @@ def refuse(reply: Any, what: str, where: str) -> None:
         if said.startswith("OOM"):
             remedy = "Free some of its memory (`headrace queues clear`), or raise maxmemory; see `headrace health`."
         elif said.startswith("NOPERM"):
-            remedy = "Give the user in REDIS_URL this right (ACL SETUSER), or name another one."
+            remedy = NO_RIGHT
         raise CommandRefused(f"{where} refused {what}: {said}. {remedy}") from reply
