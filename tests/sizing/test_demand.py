@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +18,6 @@ from headrace.sizing.demand import (
     Sizing,
     lane_needs,
     limit_fleet,
-    links_needed,
     size_up,
     smallest_maximum,
 )
@@ -66,10 +66,38 @@ def test_the_table_adds_up_for_the_process_and_for_the_fleet() -> None:
 def test_the_recommended_maximum_gives_each_lane_what_it_needs(demand: Demand) -> None:
     recommended = size_up(demand, [], ServerFacts(), minimum=0, maximum=100, share_percent=80).recommended
 
+    # Why: what is only assumed does not make anybody raise a maximum.
+    known = msgspec.structs.replace(demand, borrowed=demand.borrowed or 0)
     shares = app_shares(recommended)
-    assert all(shares[lane] >= need for lane, need in lane_needs(demand).items())
-    assert recommended == smallest_maximum(demand) >= links_needed(demand)
-    assert recommended <= MOST_CONNECTIONS
+    assert all(shares[lane] >= need for lane, need in lane_needs(known).items())
+    assert smallest_maximum(known) <= recommended <= smallest_maximum(demand) <= MOST_CONNECTIONS
+
+
+def test_nobody_is_told_to_raise_a_maximum_because_of_what_was_not_measured() -> None:
+    found = sized(ServerFacts(10_000, 40, "INFO"), Demand(workers=1, slots=100))
+
+    assert (found.recommended, found.links) == (100, 4)
+    assert found.reason == (
+        "4 connections of the app itself fit in 100, with 59 for clients that borrow. How many those want was "
+        "not measured yet; if 100 at once, allow 170."
+    )
+
+
+def test_a_maximum_that_proved_too_small_is_told_the_one_that_fits() -> None:
+    found = sized(ServerFacts(10_000, 40, "INFO"), Demand(workers=1, slots=100, borrowed=100))
+
+    assert found.recommended == 170
+    assert "100 for clients that borrow (as measured) need 170" in found.reason
+    assert "more than the 100 that are allowed now" in found.reason
+
+
+def test_what_the_app_itself_needs_is_recommended_also_when_nothing_was_measured() -> None:
+    demand = Demand(workers=20, slots=2_000)
+
+    found = sized(ServerFacts(10_000, 40, "INFO"), demand, maximum=20)
+
+    assert found.recommended == smallest_maximum(demand)
+    assert found.links == 42
 
 
 @given(
@@ -95,6 +123,8 @@ def test_the_verdict_follows_from_the_sum_of_the_maxima(
     assert found.verdict == expected
     assert bool(found.advice) == (expected != "fits")
     assert found.fleet_need >= found.need == sum(row.process for row in found.rows)
+    assert found.links == found.need - demand.borrowers
+    assert found.fleet_links <= found.fleet_need
 
 
 def test_a_fleet_that_fits_is_left_alone() -> None:

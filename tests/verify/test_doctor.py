@@ -97,7 +97,7 @@ def test_a_server_that_accepts_too_few_clients_fails(doctor: Doctor, tmp_path: P
 
     found = check(done, "maxclients")
     assert (done.code, found["grade"]) == (2, "fail")
-    assert found["measured"].startswith("40; 1 processes may open 100 connections")
+    assert found["measured"].startswith("40; the fleet of 1 may open 100 connections, and needs ")
     assert "raise maxclients" in found["remedy"]
 
 

@@ -113,6 +113,8 @@ class Sizing:
         rows: Demand by consumer.
         need: Connections that this process needs, all rows added up.
         fleet_need: The same for the fleet.
+        links: Connections that this process needs without any client that borrows.
+        fleet_links: The same for the fleet.
         minimum: Connections that the pool keeps open.
         maximum: Connections that the pool never passes.
         processes: Processes of the fleet, this one counted.
@@ -129,6 +131,8 @@ class Sizing:
     rows: tuple[Row, ...]
     need: int
     fleet_need: int
+    links: int
+    fleet_links: int
     minimum: int
     maximum: int
     processes: int
@@ -278,6 +282,8 @@ def size_up(
         rows=rows,
         need=sum(row.process for row in rows),
         fleet_need=sum(row.fleet for row in rows),
+        links=links_needed(demand),
+        fleet_links=sum(links_needed(each) for each in (demand, *(member.demand for member in known))),
         minimum=minimum,
         maximum=maximum,
         processes=1 + len(known),
@@ -293,14 +299,25 @@ def size_up(
 
 
 def recommend(demand: Demand, limits: Limits | None, processes: int, maximum: int) -> tuple[int, str]:
-    """Return the maximum that fits a process, and why, in one sentence."""
+    """Return the maximum that fits a process, and why, in one or two sentences.
+
+    What clients will borrow is only assumed as long as nothing was measured: an assumption asks nobody to raise a
+    maximum that carries the app itself.
+    """
     wanted = smallest_maximum(demand)
     links = links_needed(demand)
-    source = "as measured" if demand.borrowed is not None else "as assumed"
+    part = wanted if limits is None else max(LEAST_MAXIMUM, limits.share // processes)
+    assumed = demand.borrowed is None
+    least = smallest_maximum(msgspec.structs.replace(demand, borrowed=0))
+    if assumed and least <= maximum < wanted and (limits is None or maximum <= part):
+        spare = app_shares(maximum)[Lane.USER] - 1 - demand.dashboards
+        text = f"{links} connections of the app itself fit in {maximum}, with {spare} for clients that borrow. How many"
+        return maximum, f"{text} those want was not measured yet; if {demand.borrowers} at once, allow {wanted}."
+    source = "as assumed" if assumed else "as measured"
     text = f"{links} connections of the app itself and {demand.borrowers} for clients that borrow ({source}) "
     text += f"need {wanted} with the shares of all lanes"
-    if limits is not None and wanted > (part := max(LEAST_MAXIMUM, limits.share // processes)):
-        return part, f"{text}, but the fleet of {processes} shares {limits.share} places."
+    if wanted > part:
+        return part, f"{text}, but the fleet of {processes} shares {limits.share if limits else part} places."
     if wanted > maximum and not demand.auto:
         text += f", which is more than the {maximum} that are allowed now"
     return wanted, f"{text}."

@@ -37,7 +37,8 @@ def size_fields(sizing: Sizing, settings: Settings) -> dict[str, object]:
         "maximum": sizing.maximum,
         "auto": sizing.auto,
         "maximum_source": source_of(settings, VARIABLES["REDIS_MAX_CONNECTIONS"]),
-        "needed": sizing.need,
+        # Why not with those that borrow: how many they are is a guess at the start, and reads like an alarm.
+        "needed": sizing.links,
         "recommended": sizing.recommended,
         "why": sizing.reason,
         "maxclients": "unknown" if server.maxclients is None else server.maxclients,

@@ -114,11 +114,12 @@ class ServerCarriesFleet(Claim["Sizing"]):
         server, limits = evidence.server, evidence.limits
         if server.maxclients is None or limits is None:
             return self.found(Grade.PARTIAL, "the server does not tell its maxclients", remedy=evidence.advice)
-        fleet = f"{evidence.processes} processes may open {evidence.places} connections and need {evidence.fleet_need}"
+        fleet = f"the fleet of {evidence.processes} may open {evidence.places} connections"
         figures: dict[str, float] = {
-            "maxclients": server.maxclients, "places": evidence.places, "need": evidence.fleet_need,
+            "maxclients": server.maxclients, "places": evidence.places, "need": evidence.fleet_links,
             **{f"{row.consumer}_fleet": row.fleet for row in evidence.rows},
         }  # fmt: skip
+        fleet += f", and needs {evidence.fleet_links} besides those that clients borrow"
         demand = ", ".join(f"{row.consumer} {row.process} and {row.fleet}" for row in evidence.rows)
         grade = {"fits": Grade.PASS, "near": Grade.PARTIAL}.get(evidence.verdict, Grade.FAIL)
         return self.found(
