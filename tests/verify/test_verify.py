@@ -248,7 +248,7 @@ async def test_jobs_that_nobody_serves_are_named(own_server: PrivateServer, monk
 
     outcome = find(await examine(own_server.url), "workers")
 
-    assert (outcome.grade, outcome.measured) == ("fail", "1 jobs wait in queue 'lonely', which no worker serves")
+    assert (outcome.grade, outcome.measured) == ("fail", "jobs that wait in queue 'lonely', which no worker serves: 1")
 
 
 async def test_a_worker_that_dies_under_load_is_a_finding_with_its_exit_code(own_server: PrivateServer) -> None:

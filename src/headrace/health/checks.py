@@ -266,7 +266,7 @@ def check_blocked(seen: Seen) -> Check:
     if blocked is not None:
         status = WARN if maximum and blocked > BLOCKED_WARN * maximum else OK
     return Check(
-        "blocked clients", status, f"{_whole(blocked)} connections wait in a blocking command",
+        "blocked clients", status, f"connections that wait in a blocking command: {_whole(blocked)}",
         f"at most {BLOCKED_WARN:.0%} of maxclients",
         "An idle worker is one blocked connection; many more than there are workers belong to something else.",
         "Compare with the number of workers; CLIENT LIST names the others.",

@@ -63,11 +63,11 @@ class WorkersLive(Claim[WorkersSeen]):
         """Name who has gone and what waits."""
         dead = [
             f"worker {each.name} (pid {each.pid} on {each.host}) is registered and has no connection: it died or is "
-            f"cut off, and holds {each.held} jobs"
+            f"cut off; jobs that it holds: {each.held}"
             for each in evidence.dead[:NAMED]
         ]
         waiting = [
-            f"{count} jobs wait in queue '{queue}', which no worker serves"
+            f"jobs that wait in queue '{queue}', which no worker serves: {count}"
             for queue, count in list(evidence.waiting.items())[:NAMED]
         ]
         figures = {"alive": evidence.alive, "dead": len(evidence.dead), "unserved": sum(evidence.waiting.values())}
