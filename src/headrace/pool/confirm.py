@@ -127,7 +127,14 @@ class _Confirmed:
             await asyncio.sleep(timeout)
             raise unconfirmed
         payload = self._confirm.extend(payload, timeout)
-        replies = await self._link.roundtrip(payload, count + self._confirm.COMMANDS, timeout=timeout)
+        try:
+            replies = await self._link.roundtrip(payload, count + self._confirm.COMMANDS, timeout=timeout)
+        except ConnectionLost as error:
+            # Why: the time may run out meanwhile; what is known of the replicas says more than a link that was slow.
+            if unconfirmed is None:
+                raise
+            self._unconfirmed = unconfirmed
+            raise unconfirmed from error
         try:
             return self._confirm.check(replies)
         except ConnectionLost as error:
@@ -150,7 +157,14 @@ class _SyncConfirmed:
             time.sleep(timeout)
             raise unconfirmed
         payload = self._confirm.extend(payload, timeout)
-        replies = self._link.roundtrip(payload, count + self._confirm.COMMANDS, timeout=timeout)
+        try:
+            replies = self._link.roundtrip(payload, count + self._confirm.COMMANDS, timeout=timeout)
+        except ConnectionLost as error:
+            # Why: as above.
+            if unconfirmed is None:
+                raise
+            self._unconfirmed = unconfirmed
+            raise unconfirmed from error
         try:
             return self._confirm.check(replies)
         except ConnectionLost as error:
