@@ -12,7 +12,7 @@ import hiredis
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: What to do about a NOPERM.
+#: What to do about a lacking right.
 NO_RIGHT: Final = "Give the user in REDIS_URL this right (ACL SETUSER), or name another one."
 
 
@@ -36,6 +36,20 @@ def pack_command(*words: str | bytes | int) -> bytes:
     """
     packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # the stub names one word
     return packed
+
+
+def is_no_right(said: str) -> bool:
+    """Tell whether the server refused something because the user lacks a right, also when it was in a script.
+
+    Example:
+        >>> is_no_right("NOPERM User ann has no permissions to run the 'info' command")
+        True
+        >>> is_no_right("ERR ACL failure in script: User ann has no permissions to run the 'hset' command")
+        True
+        >>> is_no_right("WRONGTYPE Operation against a key holding the wrong kind of value")
+        False
+    """
+    return said.startswith(("NOPERM", "ERR ACL failure in script", "ERR The user executing the script can't"))
 
 
 def parse_info(reply: Any) -> dict[str, str]:

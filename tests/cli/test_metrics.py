@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from headrace.keys import queues_key
 from headrace.server import start_private_server
 from tests.cli.command import Command, run_with
 from tests.live import fresh_app
@@ -42,16 +43,25 @@ def test_the_queues_are_printed_once(
     assert {name for name in found.families if "queue" not in name} == {"headrace_build_info", "headrace_server_up"}
 
 
+@pytest.mark.parametrize(
+    ("rights", "refused"), [(("+@all", "~other:*"), "SMEMBERS: NOPERM"), (("+@all", "-hlen", "~*"), "stats: ERR")]
+)
 def test_a_user_that_may_not_see_the_queues_is_told_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    rights: tuple[str, ...],
+    refused: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with start_private_server(tmp_path / "own", extra=("--appendonly", "no", "--save", "")) as own:
         command = Command(fresh_app(own.url), capsys, monkeypatch)
-        send(own.url, "ACL", "SETUSER", "guest", "on", ">secret", "+@all", "~other:*", "&*")
+        send(own.url, "ACL", "SETUSER", "guest", "on", ">secret", "&*", *rights)
+        send(own.url, "SADD", queues_key("headrace"), "mail")
+        monkeypatch.setenv("HEADRACE_PREFIX", "headrace")
         command.url = own.url.replace("://", "://guest:secret@")
 
         done = command("metrics")
 
     assert (done.code, done.out) == (1, "")
-    assert "refused SMEMBERS: NOPERM" in done.err
+    assert f"refused {refused}" in done.err
     assert "Give the user in REDIS_URL this right (ACL SETUSER), or name another one." in done.err

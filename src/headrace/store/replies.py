@@ -11,7 +11,7 @@ import msgspec
 from headrace.errors import CommandRefused, ConnectionLost
 from headrace.keys import HIGHEST_PRIORITY
 from headrace.record import Failure, Outcome, Record, State, read_failures, read_outcome, read_record, read_state
-from headrace.resp import NO_RIGHT
+from headrace.resp import NO_RIGHT, is_no_right
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -244,6 +244,6 @@ def refuse(reply: Any, what: str, where: str) -> None:
         remedy = "Look at its log and memory, and at what else writes to its keys."
         if said.startswith("OOM"):
             remedy = "Free some of its memory (`headrace queues clear`), or raise maxmemory; see `headrace health`."
-        elif said.startswith("NOPERM"):
+        elif is_no_right(said):
             remedy = NO_RIGHT
         raise CommandRefused(f"{where} refused {what}: {said}. {remedy}") from reply

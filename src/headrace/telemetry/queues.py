@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from headrace.errors import CommandRefused, HeadraceError
 from headrace.health.monitor import ASK_TIMEOUT
 from headrace.reason import WORKER_SEEN
+from headrace.resp import is_no_right
 from headrace.store.replies import refuse
 from headrace.telemetry.metrics import MAX_QUEUES
 from headrace.telemetry.samples import Counted, QueueRow
@@ -89,7 +90,7 @@ class QueueFigures:
         try:
             self._found = await self._look()
         except HeadraceError as error:
-            if isinstance(error, CommandRefused) and str(error.__cause__).startswith("NOPERM"):
+            if isinstance(error, CommandRefused) and is_no_right(str(error.__cause__)):
                 # The server is there, and this user may not see its queues.
                 logger.warning("the server refused to tell of the queues", extra={"reason": str(error)[:300]})
                 self._found, self._found_at, self.refusal = Counted(up=True), time.monotonic(), error
