@@ -194,6 +194,18 @@ async def test_more_connections_than_the_bound_are_closed_and_the_listener_goes_
     assert probed.asked == ["/livez"]
 
 
+async def test_a_connection_that_is_handed_over_after_the_close_is_dropped(probed: Probed) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", probed.listener.port)
+    await until(lambda: probed.serves(1), "the connection is there")
+    await probed.listener.close()
+
+    # The loop hands over a turn later what it accepted last.
+    probed.listener._connected(reader, writer)
+
+    assert probed.census.entries() == []
+    assert writer.transport.is_closing()
+
+
 async def test_a_port_in_use_is_refused_with_its_name(probed: Probed) -> None:
     other = Listener("127.0.0.1", probed.listener.port, probed.answer, Census())
 

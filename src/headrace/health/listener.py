@@ -73,6 +73,7 @@ class Listener:
         self._entry: Entry | None = None
         #: The requests under way, at most CONNECTIONS.
         self._requests: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     async def open(self) -> None:
         """Listen.
@@ -97,6 +98,7 @@ class Listener:
 
     async def close(self) -> None:
         """Listen no more; requests under way are given up."""
+        self._closed = True
         if self._server is not None:
             self._server.close()
         for task in self._requests:
@@ -106,7 +108,8 @@ class Listener:
             self._entry.close()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._requests) >= CONNECTIONS:
+        # Why also when closed: what was accepted last is handed over a turn of the loop later.
+        if self._closed or len(self._requests) >= CONNECTIONS:
             writer.transport.abort()
             return
         task = self._census.create_task(
