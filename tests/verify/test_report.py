@@ -239,11 +239,11 @@ def test_each_threshold_has_two_sides(name: str, evidence: dict[str, Any], grade
 @pytest.mark.parametrize(
     ("times", "grade", "measured"),
     [
-        ([[]], Grade.PASS, "0 in 1 processes"),
-        ([[100.0, 500.0], [130.0]], Grade.PASS, "3 in 2 processes"),
+        ([[]], Grade.PASS, "0 in all (processes: 1)"),
+        ([[100.0, 500.0], [130.0]], Grade.PASS, "3 in all (processes: 2)"),
         ([[], [100.0, 280.0]], Grade.PARTIAL, "2, the closest 180 s apart, in process 1"),
         ([[100.0, 280.0], [100.0, 500.0, 530.0]], Grade.FAIL, "3, the closest 30 s apart, in process 1"),
-        ([[-130.0, -100.0, 150.0, 700.0]], Grade.PASS, "2 in 1 processes"),
+        ([[-130.0, -100.0, 150.0, 700.0]], Grade.PASS, "2 in all (processes: 1)"),
         ([], Grade.SKIPPED, "not measured"),
     ],
 )
