@@ -90,6 +90,8 @@ def test_the_gate_ends_with_1_beyond_it_and_with_0_within_it(
         (["--compare", "nonesuch"], "expected incident"),
         (["--write", "README.md"], "Add --compare incident"),
         (["--connections", "20"], "Add --compare incident"),
+        (["--compare", "incident", "--gate", "10%", "--only", "no-op"], "--only and --gate: this has no part in"),
+        (["--compare", "saq", "--seed", "2"], "--seed: this has no part in --compare saq"),
         (["--compare", "incident", "--write", "nowhere.md"], "cannot be read"),
     ],
 )

@@ -12,9 +12,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from headrace.bench.incident import table
+from headrace.bench.incident import cell, table
 from headrace.bench.incident.charts import draw_charts
-from headrace.bench.incident.run import IncidentReport, SideReport, compare_incident
+from headrace.bench.incident.run import IncidentReport, Run, SideReport, compare_incident
 from headrace.bench.incident.table import cells, make_rows, write_markdown
 from headrace.bench.incident.workload import Workload
 from tests.tidy.tree import ROOT
@@ -106,11 +106,11 @@ def side(name: str, **changed: Any) -> SideReport:
 
 def report(before: SideReport, after: SideReport) -> IncidentReport:
     facts = {"machine": "m", "python": "3", "server": "s", "load": "0"}
-    return IncidentReport("headrace-bench-incident-1", facts, Workload().plain(), before, after)
+    return IncidentReport("headrace-bench-incident-2", facts, Workload().plain(), [Run(before, after)])
 
 
 def test_examples_are_true() -> None:
-    assert doctest.testmod(table).failed == 0
+    assert [doctest.testmod(module).failed for module in (cell, table)] == [0, 0]
 
 
 def test_a_symptom_that_was_not_seen_is_said_not_to_be_shown_and_is_no_failure() -> None:
@@ -153,6 +153,22 @@ def test_the_table_of_a_document_holds_every_row_and_what_it_was_taken_with() ->
     assert "on m, Python 3, s; load 1" in text
 
 
+def test_several_runs_are_told_by_median_and_extremes_and_one_miss_is_a_miss() -> None:
+    good = {"processor_seconds": 0.1, "server_seconds": 0.0}
+    found = report(side("incident", timers=[54]), side("headrace", **good))
+    found.runs += [
+        Run(side("incident", timers=[60]), side("headrace", **good)),
+        Run(side("incident", timers=[40]), side("headrace", timers=[4], **good)),
+    ]
+
+    rows = {row.name: cells(row) for row in make_rows(found)}
+
+    assert rows["timers in the process"][2:] == ("54 (40-60)", "2 (2-4)", "shown in 2 of 3", "MISSED, met in 2 of 3")
+    assert [row.name for row in make_rows(found) if row.met is False] == ["timers in the process"]
+    text = write_markdown(make_rows(found), found.facts, 3)
+    assert "Printed by `headrace bench --compare incident --repeats 3`, medians with their extremes, on m" in text
+
+
 def test_the_front_page_shows_every_figure_of_the_table() -> None:
     part = (ROOT / "README.md").read_text().partition("<!-- incident -->")[2].partition("<!-- /incident -->")[0]
 
@@ -188,6 +204,7 @@ async def test_one_run_shows_the_symptoms_and_headrace_without_them() -> None:
     assert [rows[name].shown for name in seen] == [True] * len(seen)
     assert [rows[name].met for name in seen] == [True] * len(seen)
     assert rows["commands a second when idle"].shown
-    assert found.before.closing["listeners"] > found.after.closing["listeners"]
+    (run,) = found.runs
+    assert run.before.closing["listeners"] > run.after.closing["listeners"]
     for picture in draw_charts(found).values():
         ET.fromstring(picture)

@@ -37,10 +37,14 @@ def _bench(  # noqa: PLR0913 - each is an option of the command
     only: Annotated[
         str | None, typer.Option("--only", metavar="NAME,...", help="Some workloads and measures; else all.")
     ] = None,
-    repeats: Annotated[int | None, typer.Option("--repeats", min=1, max=100, help="Else 5; with --quick 2.")] = None,
+    repeats: Annotated[
+        int | None, typer.Option("--repeats", min=1, max=100, help="Else 5; with --quick 2; of the incident 1.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="2 repeats, a tenth of the jobs.")] = False,
     url: ServerOption = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Whatever is drawn is drawn from it.")] = 1,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Whatever is drawn is drawn from it; else 1.")
+    ] = None,
     scale: Annotated[
         float | None, typer.Option("--scale", min=0.01, max=10.0, help="Part of the jobs, and of the time; else 1.")
     ] = None,
@@ -68,24 +72,43 @@ def _bench(  # noqa: PLR0913 - each is an option of the command
     if context.invoked_subcommand is not None:
         return
     check_folders(json_file, plots, picture_format)
+    given = {
+        "--only": only, "--gate": gate, "--url": url, "--seed": seed, "--plots": plots, "--write": write,
+        "--connections": connections,
+    }  # fmt: skip
+    _refuse_without_part(compare, [name for name, value in given.items() if value is not None])
     scale = (0.1 if quick else 1.0) if scale is None else scale
-    repeats = (2 if quick else 5) if repeats is None else repeats
-    if url is not None and compare is not None and not compare.endswith(".json"):
-        raise OptionError(
-            f"--url: --compare {compare} always uses servers of its own, for it clears them. Leave one of the two out."
-        )
+    seed = 1 if seed is None else seed
     outputs = Outputs(json_file, plots, picture_format, write)
     if compare == INCIDENT:
-        _compare_incident(min(scale, 1.0), connections or 0, outputs)
+        _compare_incident(IncidentAsked(seed, min(scale, 1.0), connections or 0, repeats or 1), outputs)
         return
-    if write is not None or connections is not None:
-        raise OptionError(
-            "--write and --connections are about the incident. Add --compare incident, or leave them out."
-        )
+    repeats = (2 if quick else 5) if repeats is None else repeats
     if compare is not None and not compare.endswith(".json"):
         _compare_peers(compare, scale, repeats, json_file)
         return
     _measure(Asked(only, repeats, scale, seed, url), compare, gate, outputs)
+
+
+def _refuse_without_part(compare: str | None, given: Sequence[str]) -> None:
+    """Refuse options that have no part in what is asked for, so that none is passed over.
+
+    Raises:
+        OptionError: There is one.
+    """
+    if compare is None or compare.endswith(".json"):
+        if found := [name for name in given if name in {"--write", "--connections"}]:
+            raise OptionError(
+                f"{' and '.join(found)}: this is about the incident. Add --compare incident, or leave it out."
+            )
+        return
+    if "--url" in given:
+        raise OptionError(
+            f"--url: --compare {compare} always uses servers of its own, for it clears them. Leave one of the two out."
+        )
+    parts = {"--seed", "--plots", "--write", "--connections"} if compare == INCIDENT else set()
+    if found := [name for name in given if name not in parts]:
+        raise OptionError(f"{' and '.join(found)}: this has no part in --compare {compare}. Leave one of the two out.")
 
 
 class Outputs(NamedTuple):
@@ -169,7 +192,16 @@ def _compare_peers(compare: str, scale: float, repeats: int, json_file: Path | N
         raise typer.Exit(EXIT_FAILED)
 
 
-def _compare_incident(scale: float, connections: int, outputs: Outputs) -> None:
+class IncidentAsked(NamedTuple):
+    """What the command line asks to compare."""
+
+    seed: int
+    scale: float
+    connections: int
+    repeats: int
+
+
+def _compare_incident(asked: IncidentAsked, outputs: Outputs) -> None:
     from headrace.bench.incident.charts import draw_charts
     from headrace.bench.incident.run import compare_incident
     from headrace.bench.incident.table import make_rows, write_markdown
@@ -178,14 +210,14 @@ def _compare_incident(scale: float, connections: int, outputs: Outputs) -> None:
 
     if outputs.write is not None:
         check_marks(outputs.write, INCIDENT)
-    workload = Workload(connections=connections)
-    workload = workload if scale == 1.0 else workload.shortened(scale)
-    report = run_interruptibly(lambda: compare_incident(workload, tell), "benchmark")
+    workload = Workload(seed=asked.seed, connections=asked.connections)
+    workload = workload if asked.scale == 1.0 else workload.shortened(asked.scale)
+    report = run_interruptibly(lambda: compare_incident(workload, tell, asked.repeats), "benchmark")
     rows = make_rows(report)
     _print_incident(report, rows)
     outputs.keep(report, lambda: draw_charts(report))
     if outputs.write is not None:
-        fill_marks(outputs.write, INCIDENT, write_markdown(rows, report.facts))
+        fill_marks(outputs.write, INCIDENT, write_markdown(rows, report.facts, asked.repeats))
     missed = [row.name for row in rows if row.met is False]
     if missed:
         fail(f"Headrace missed: {', '.join(missed)}. The load of the machine is in the head of the table.", EXIT_FAILED)
@@ -199,7 +231,8 @@ def _print_incident(report: IncidentReport, rows: Sequence[Row]) -> None:
     print_table(COLUMNS, [cells(row) for row in rows], right=COLUMNS[2:4])
     hidden = [row.name for row in rows if row.shown is False]
     if hidden:
-        typer.echo(f"\nNot shown by the incident's design on this machine, in this run: {', '.join(hidden)}.")
+        runs = "in this run" if len(report.runs) == 1 else "in every run"
+        typer.echo(f"\nNot shown by the incident's design on this machine, {runs}: {', '.join(hidden)}.")
 
 
 def tell(line: str) -> None:

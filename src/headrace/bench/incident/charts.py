@@ -13,12 +13,12 @@ PHASES: Final = ("surge", "rush")
 
 
 def draw_charts(report: IncidentReport) -> dict[str, str]:
-    """Return pictures by file name.
+    """Return pictures of the first run by file name.
 
     Args:
         report: What both sides told.
     """
-    sides = (report.before, report.after)
+    sides = (report.runs[0].before, report.runs[0].after)
     limit = float(report.workload["memory_limit_mb"])
     interval = float(report.workload["probe_interval"])
     probes = [

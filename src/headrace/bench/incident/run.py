@@ -47,22 +47,29 @@ class SideReport(msgspec.Struct):
     closing: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class IncidentReport(msgspec.Struct):
-    """Both sides, with what the figures depend on."""
+class Run(msgspec.Struct):
+    """Both sides, one after the other."""
 
-    schema: str
-    facts: dict[str, str]
-    workload: dict[str, Any]
     before: SideReport
     after: SideReport
 
 
-async def compare_incident(workload: Workload, tell: Callable[[str], None]) -> IncidentReport:
-    """Run both sides, that of the incident first.
+class IncidentReport(msgspec.Struct):
+    """Some runs of both sides, with what the figures depend on."""
+
+    schema: str
+    facts: dict[str, str]
+    workload: dict[str, Any]
+    runs: list[Run]
+
+
+async def compare_incident(workload: Workload, tell: Callable[[str], None], repeats: int = 1) -> IncidentReport:
+    """Run both sides, that of the incident first, so many times.
 
     Args:
         workload: What they carry.
         tell: Called with a line for each phase that begins.
+        repeats: How often.
 
     Raises:
         OptionError: There is no checkout, which holds the incident's side.
@@ -75,11 +82,20 @@ async def compare_incident(workload: Workload, tell: Callable[[str], None]) -> I
     script = find_checkout("benchmarks/incident/service.py")
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as text:
         folder = Path(text)
-        before = await _run_side("incident", [str(script)], workload, folder, tell)
-        after = await _run_side("headrace", ["-m", "headrace.bench.incident.ours"], workload, folder, tell)
+        runs = []
+        for number in range(1, repeats + 1):
+            place = folder / f"run-{number}"
+            place.mkdir()
+
+            def say(line: str, number: int = number) -> None:
+                tell(line if repeats == 1 else f"run {number} of {repeats}: {line}")
+
+            before = await _run_side("incident", [str(script)], workload, place, say)
+            after = await _run_side("headrace", ["-m", "headrace.bench.incident.ours"], workload, place, say)
+            runs.append(Run(before, after))
         with start_private_server(folder / "facts") as server:
             facts = collect_facts(describe_private(server.binary), load_before)
-    return IncidentReport("headrace-bench-incident-1", facts, workload.plain(), before, after)
+    return IncidentReport("headrace-bench-incident-2", facts, workload.plain(), runs)
 
 
 async def _run_side(
