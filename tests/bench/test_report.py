@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import random
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -71,13 +72,42 @@ def test_a_new_figure_passes_every_gate() -> None:
     assert change_rows(changes, 0.0)[0][-1] == "new"
 
 
-def test_a_figure_that_was_nothing_has_no_percent() -> None:
-    idle = Figure("idle commands", "in 5 s", "less", (0.0,))
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [
+        (0.0, 0.5, "noise"),
+        (0.5, 1.5, "noise"),
+        (0.0, 0.0, "noise"),
+        (0.0, 50.0, "BEYOND THE GATE"),
+        (0.5, 50.0, "BEYOND THE GATE"),
+        (50.0, 0.0, "better"),
+    ],
+)
+def test_an_idle_worker_that_begins_to_poll_is_beyond_the_gate_and_one_command_more_is_not(
+    before: float, after: float, verdict: str
+) -> None:
+    idle = Figure("idle commands", "in 5 s", "less", (before,), grain=0.5)
 
-    changes = compare_figures([idle], [msgspec.structs.replace(idle, values=(1.0,))])
+    changes = compare_figures([idle], [msgspec.structs.replace(idle, values=(after,))])
 
-    assert changes[0].worse_percent is None
-    assert check_gate(changes, 10.0) == []
+    assert change_rows(changes, 10.0)[0][-1] == verdict
+    assert bool(check_gate(changes, 10.0)) is (verdict == "BEYOND THE GATE")
+
+
+@pytest.mark.parametrize(
+    ("scatter", "slower", "least", "most"), [(0.05, 0.0, 0.0, 0.01), (0.10, 0.0, 0.05, 0.13), (0.05, 0.30, 0.99, 1.0)]
+)
+def test_how_often_a_gate_of_10_percent_fails_is_what_the_page_says(
+    scatter: float, slower: float, least: float, most: float
+) -> None:
+    draw = random.Random(1)
+
+    def take(middle: float) -> Figure:
+        return msgspec.structs.replace(DRAIN, values=tuple(draw.gauss(middle, scatter * middle) for _ in range(5)))
+
+    runs = [compare_figures([take(100.0)], [take(100.0 * (1 - slower))]) for _ in range(2_000)]
+
+    assert least <= sum(bool(check_gate(changes, 10.0)) for changes in runs) / len(runs) <= most
 
 
 def test_overlapping_extremes_are_called_noise() -> None:

@@ -108,6 +108,7 @@ class Bench:
         self._plan = plan
         self._place = place
         self._figures: dict[str, tuple[str, Better, list[float]]] = {}
+        self._grains: dict[str, float] = {}
         self._jobs: dict[str, int] = {}
         self._digests: dict[str, str] = {}
 
@@ -135,7 +136,8 @@ class Bench:
         """Return what was found."""
         plan = self._plan
         figures = tuple(
-            Figure(name, unit, better, tuple(values)) for name, (unit, better, values) in self._figures.items()
+            Figure(name, unit, better, tuple(values), self._grains.get(name, 0.0))
+            for name, (unit, better, values) in self._figures.items()
         )
         inputs = Inputs(plan.seed, plan.repeats, plan.scale, self._jobs, self._digests)
         return BenchReport(SCHEMA, facts, inputs, figures)
@@ -226,6 +228,8 @@ class Bench:
             commands = await count() - commands - 1
             worker.release()
             await worker.result()
+        # One command, and one tick of the system's clock of processor time.
+        self._grains |= {"idle commands": 5 / seconds, "idle CPU": 100 / os.sysconf("SC_CLK_TCK") / seconds}
         figures: list[Taken] = [("idle commands", "in 5 s", "less", max(0, commands) * 5 / took)]
         figures = figures if self._place.private else []
         return [*figures, ("idle CPU", "% of a core", "less", 100 * used / took)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
@@ -19,12 +20,16 @@ Better: TypeAlias = Literal["more", "less"]
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """One figure: its name, unit, whether more of it is better, and one value a repeat."""
+    """One figure: its name, unit, whether more of it is better, and one value a repeat.
+
+    `grain` is the step in which it is counted, such as one command in the time that was looked at.
+    """
 
     name: str
     unit: str
     better: Better
     values: tuple[float, ...]
+    grain: float = 0.0
 
     @property
     def middle(self) -> float:
@@ -82,8 +87,9 @@ class Change(msgspec.Struct, frozen=True):
         unit: Its unit.
         before: The earlier one, None when it was not taken.
         after: The later one, None when it was not taken.
-        worse_percent: By how much the later median is worse; negative when it is better.
+        worse_percent: By how much the later median is worse; negative when it is better; infinite against one of 0.
         noise: Whether the extremes of the two overlap, so that their order means little.
+        coarse: Whether they are no further apart than the steps in which the figure is counted.
     """
 
     name: str
@@ -92,6 +98,7 @@ class Change(msgspec.Struct, frozen=True):
     after: float | None
     worse_percent: float | None
     noise: bool
+    coarse: bool = False
 
 
 def read_report(path: Path) -> BenchReport:
@@ -130,25 +137,29 @@ def _compare_one(before: Figure | None, after: Figure) -> Change:
     if before is None:
         return Change(after.name, after.unit, None, after.middle, None, noise=False)
     worse = before.middle - after.middle if after.better == "more" else after.middle - before.middle
-    # Why none for a figure that was 0: no percent of it can be told.
-    percent = 100 * worse / before.middle if before.middle else None
+    percent = 100 * worse / before.middle if before.middle else math.copysign(math.inf, worse) if worse else 0.0
     noise = before.low <= after.high and after.low <= before.high
-    return Change(after.name, after.unit, before.middle, after.middle, percent, noise)
+    # Why two steps: each of the two may be off by one.
+    coarse = abs(worse) <= 2 * max(before.grain, after.grain) + 1e-9
+    return Change(after.name, after.unit, before.middle, after.middle, percent, noise, coarse)
 
 
 def check_gate(changes: Sequence[Change], percent: float) -> list[Change]:
     """Return the changes that are worse by more than so many percent, noise or not; a figure that is gone counts.
+
+    What is no more than the steps in which the figure is counted does not: of 0 commands and 1 neither is worse.
 
     Example:
         >>> slower = Change("drain", "jobs/s", 100.0, 85.0, 15.0, noise=False)
         >>> len(check_gate([slower], 10.0)), len(check_gate([slower], 20.0))
         (1, 0)
     """
-    return [
-        change
-        for change in changes
-        if change.after is None or (change.worse_percent is not None and change.worse_percent > percent)
-    ]
+    return [change for change in changes if change.after is None or is_beyond(change, percent)]
+
+
+def is_beyond(change: Change, percent: float) -> bool:
+    """Whether a figure that was taken in both runs is worse by more than so many percent."""
+    return change.worse_percent is not None and change.worse_percent > percent and not change.coarse
 
 
 def parse_gate(text: str) -> float:

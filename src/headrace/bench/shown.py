@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
+from headrace.bench.report import is_beyond
 from headrace.verify.plot import Bar, draw_bars
 
 if TYPE_CHECKING:
@@ -56,10 +58,10 @@ def judge(change: Change, gate: float | None) -> str:
     if change.after is None:
         return "not taken"
     if change.worse_percent is None:
-        return "new" if change.before is None else "-"
-    if gate is not None and change.worse_percent > gate:
+        return "new"
+    if gate is not None and is_beyond(change, gate):
         return "BEYOND THE GATE"
-    if change.noise:
+    if change.noise or change.coarse:
         return "noise"
     return "worse" if change.worse_percent > 0 else "better"
 
@@ -91,5 +93,9 @@ def write_percent(worse: float) -> str:
     Example:
         >>> write_percent(12.34), write_percent(-3.0)
         ('12.3 % worse', '3.0 % better')
+        >>> write_percent(float("inf"))
+        'was 0'
     """
+    if math.isinf(worse):
+        return "was 0"
     return f"{abs(worse):.1f} % {'worse' if worse > 0 else 'better'}"
