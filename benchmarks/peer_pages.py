@@ -153,8 +153,10 @@ def write_pages(head: str, subjects: Sequence[Measured], circumstances: Mapping[
     """
     peers = [one.name for one in subjects if not one.ours and one.figures]
     told = (
-        f"Medians of {repeats} in one run of `{circumstances['command']}` over {', '.join(peers)}, on\n"
-        f"{circumstances['machine']}; the spread is [here](benchmarks/README.md#last-run)."
+        f"Medians of {repeats} in one run of `{circumstances['command']}` on\n"
+        f"{circumstances['machine']}, over {', '.join(peers)};\n"
+        "[here](benchmarks/README.md#last-run) is the spread. A single enqueue of dramatiq, RQ, Celery, huey and the bare"
+        "\nscripts blocks its thread; the others await it."
     )
     fill_marks(*FRONT, "\n\n".join([front_table(subjects), told, *failures(subjects)]))
     fill_marks(*TABLES, f"```\n{head}\n```\n\n{all_tables(subjects)}")

@@ -33,6 +33,8 @@ ServerOption = Annotated[
         help="Your server, which gets the load; the word REDIS_URL for that of the settings. Else a private one.",
     ),
 ]
+#: Share of the rate of a size that its second measurement reaches, unless the machine was disturbed.
+CONFIRMS = 0.8
 COLUMNS = ("processes", "slots", "connections", "jobs/s", "CPU", "borrowed", "wait p99")
 
 
@@ -94,6 +96,11 @@ def _print(report: SizeReport) -> None:
             ("because", found.reason),
         ]
     )
+    if report.confirmed.rate < CONFIRMS * found.rate:
+        typer.echo(
+            f"\nThe last line shows {report.confirmed.rate / found.rate:.0%} of what was measured of this size before: "
+            "something else kept the machine busy. Measure again, longer, with --seconds 5."
+        )
 
 
 def _row(point: Point) -> tuple[object, ...]:
