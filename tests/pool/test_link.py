@@ -11,6 +11,7 @@ import pytest
 from headrace.census import Census, Kind
 from headrace.errors import CommandRefused, ConnectionLost, PoolClosed
 from headrace.pool.address import parse_address
+from headrace.pool.connection import Connection
 from headrace.pool.link import Lane, Link
 from headrace.resp import pack_command
 from tests.support.scripted import Scripted, scripted, scripted_on_port
@@ -190,13 +191,22 @@ async def test_an_opening_that_fails_is_told_by_its_cause(tmp_path: Path, census
     link = Link(nowhere, Lane.USER, name="link", census=census, owner="test", on_error=errors.append)
 
     with pytest.raises(
-        ConnectionLost, match=r"could not be reached .*No such file.* no connection on 'link' \(lane user\)"
+        ConnectionLost, match=r"could not be reached: .*No such file.* no connection on 'link' \(lane user\)"
     ):
         await ask(link, "never", timeout=0.05)
 
     await link.close()
     assert errors[0] == "FileNotFoundError"
     assert errors[-1] == "TimeoutError"
+
+
+async def test_a_server_that_says_nothing_is_told_from_one_that_refuses() -> None:
+    # Why: the kernel accepts for a listener that never does, as it does for a server that stands still.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        connection = Connection(parse_address(f"redis://127.0.0.1:{silent.getsockname()[1]}/0"), name="test")
+
+        with pytest.raises(ConnectionLost, match=r"^redis://127\.0\.0\.1:\d+/0 did not answer within 0\.05 s\. Check"):
+            await connection.open(timeout=0.05)
 
 
 #: How servers word that they are no primary, in a reply and inside a script.

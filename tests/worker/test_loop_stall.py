@@ -49,6 +49,7 @@ async def test_a_blocking_coroutine_is_named(
     assert warning["levelname"] == "WARNING"
     assert (warning["task"], warning["queue"], warning["job"]) == ("block", "slow", job.id)
     assert warning["stalled_ms"] >= STALL * 1000
+    assert "plain def" in warning["remedy"]
     assert stalls == 1
 
 

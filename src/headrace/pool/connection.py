@@ -187,8 +187,11 @@ class Connection(asyncio.Protocol):
                 replies = await self.execute_all(address.handshake(self.name))
         except (OSError, TimeoutError) as error:
             self.abort()
-            text = f"{address} could not be reached within {timeout:g} s: {str(error) or type(error).__name__}. "
-            raise ConnectionLost(text + "Check that the server runs and that REDIS_URL names it.") from error
+            # Why: a time-out has no text of its own, and whoever was refused at once has waited for nothing.
+            what = f"could not be reached: {error}" if str(error) else f"did not answer within {timeout:g} s"
+            raise ConnectionLost(
+                f"{address} {what}. Check that the server runs and that REDIS_URL names it."
+            ) from error
         except BaseException:
             self.abort()
             raise

@@ -306,7 +306,7 @@ class Link:
         call = f"on '{self.name}' (lane {self.lane}) within {timeout:g} s"
         if self._connection is None and self.last_failure:
             # Why: what the caller has to know is why no connection could be opened.
-            return ConnectionLost(f"{self.last_failure} There was no connection {call}.")
+            return ConnectionLost(f"{self.last_failure} The call got no connection {call}.")
         text = f"{self.address} did not answer {call}"
         return ConnectionLost(text + ". Check that the server runs and is not blocked by a slow command.")
 

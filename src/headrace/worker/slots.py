@@ -385,6 +385,7 @@ class Slots:
                 "job": attempt.id,
                 "stalled_ms": round(seconds * 1000),
                 "queue": attempt.queue,
+                "remedy": "await what waits, or make the task a plain def, or process=True for arithmetic",
             },
         )
 
