@@ -155,8 +155,8 @@ def write_pages(head: str, subjects: Sequence[Measured], circumstances: Mapping[
     told = (
         f"Medians of {repeats} in one run of `{circumstances['command']}` on\n"
         f"{circumstances['machine']}, over {', '.join(peers)};\n"
-        "[here](benchmarks/README.md#last-run) is the spread. A single enqueue of dramatiq, RQ, Celery, huey and the bare"
-        "\nscripts blocks its thread; the others await it."
+        "[here](benchmarks/README.md#last-run) is the spread. A single enqueue of dramatiq, RQ, Celery, huey and\n"
+        "the bare scripts blocks its thread; the others await it."
     )
     fill_marks(*FRONT, "\n\n".join([front_table(subjects), told, *failures(subjects)]))
     fill_marks(*TABLES, f"```\n{head}\n```\n\n{all_tables(subjects)}")
