@@ -93,6 +93,19 @@ async def test_the_figures_are_those_of_what_happened(make_app: Callable[..., He
     assert found.value("headrace_server_latency_seconds_count") > 0
 
 
+async def test_each_of_two_apps_tells_of_its_own_slots_also_when_they_are_held_back(
+    make_app: Callable[..., Headrace],
+) -> None:
+    one, other = make_app(), make_app()
+    async with opened(one), opened(other), working(one, ["mail"], 4) as worker, working(other, ["mail"], 6):
+        assert worker._parts is not None
+        worker._parts.retuning.restrain(2)
+        found = [await scrape(app) for app in (one, other)]
+
+    shown = [(each.value("headrace_slots"), each.value("headrace_slots_allowed")) for each in found]
+    assert shown == [(4, 2), (6, 6)]
+
+
 async def test_what_only_grows_never_shrinks_when_workers_and_subscribers_go(
     make_app: Callable[..., Headrace],
 ) -> None:

@@ -93,6 +93,8 @@ class ProcessFigures:
         yield Sample("headrace_workers", value=len(running))
         yield Sample("headrace_workers_consuming", value=sum(worker.state().ready for worker in running))
         yield Sample("headrace_slots", value=sum(worker.concurrency for worker in running))
+        # Why not as the governor has it: it holds back the workers of all apps of the process.
+        yield Sample("headrace_slots_allowed", value=sum(worker.slots_allowed for worker in running))
         yield Sample("headrace_jobs_running", value=sum(one.running for _, one in stats))
         yield Sample("headrace_jobs_buffered", value=sum(one.buffered for _, one in stats))
         for outcome, total in zip(OUTCOMES, totals, strict=False):
@@ -161,7 +163,6 @@ def _memory(governor: Governor) -> Iterator[Sample]:
     yield from _by_kind("headrace_memory_group_events_total", status.group_events)
     for generation, count in enumerate(status.collector.collections):
         yield Sample("headrace_memory_collections_total", [str(generation)], count)
-    yield Sample("headrace_slots_allowed", value=sum(worker.allowed for worker in status.workers))
 
 
 def _clock(clock: Clock) -> Iterator[Sample]:

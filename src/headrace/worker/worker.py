@@ -157,6 +157,11 @@ class Worker:
         return {} if self._parts is None else self._parts.leases.ages()
 
     @property
+    def slots_allowed(self) -> int:
+        """Slots that it may use now: fewer than its concurrency while memory is short, 0 when it does not run."""
+        return 0 if self._parts is None else self._parts.slots.concurrency
+
+    @property
     def is_running(self) -> bool:
         """Whether `run` was called and has not come to its end."""
         return self._stop_wanted is not None and self._final is None
