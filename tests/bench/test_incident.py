@@ -165,8 +165,8 @@ def test_several_runs_are_told_by_median_and_extremes_and_one_miss_is_a_miss() -
 
     assert rows["timers in the process"][2:] == ("54 (40-60)", "2 (2-4)", "shown in 2 of 3", "MISSED, met in 2 of 3")
     assert [row.name for row in make_rows(found) if row.met is False] == ["timers in the process"]
-    text = write_markdown(make_rows(found), found.facts, 3)
-    assert "Printed by `headrace bench --compare incident --repeats 3`, medians with their extremes, on m" in text
+    text = write_markdown(make_rows(found), found.facts, 3, " --scale 0.2")
+    assert "Printed by `headrace bench --compare incident --scale 0.2 --repeats 3`, medians with their" in text
 
 
 def test_the_front_page_shows_every_figure_of_the_table() -> None:

@@ -93,9 +93,11 @@ def write_percent(worse: float) -> str:
     Example:
         >>> write_percent(12.34), write_percent(-3.0)
         ('12.3 % worse', '3.0 % better')
-        >>> write_percent(float("inf"))
-        'was 0'
+        >>> write_percent(float("inf")), write_percent(0.0)
+        ('was 0', 'same')
     """
+    if not worse:
+        return "same"
     if math.isinf(worse):
         return "was 0"
     return f"{abs(worse):.1f} % {'worse' if worse > 0 else 'better'}"

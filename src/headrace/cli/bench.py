@@ -200,6 +200,11 @@ class IncidentAsked(NamedTuple):
     connections: int
     repeats: int
 
+    def options(self) -> str:
+        """Return the options that make the load another one than by default."""
+        changed = {"--scale": (self.scale, 1.0), "--seed": (self.seed, 1), "--connections": (self.connections, 0)}
+        return "".join(f" {name} {value:g}" for name, (value, default) in changed.items() if value != default)
+
 
 def _compare_incident(asked: IncidentAsked, outputs: Outputs) -> None:
     from headrace.bench.incident.charts import draw_charts
@@ -217,7 +222,7 @@ def _compare_incident(asked: IncidentAsked, outputs: Outputs) -> None:
     _print_incident(report, rows)
     outputs.keep(report, lambda: draw_charts(report))
     if outputs.write is not None:
-        fill_marks(outputs.write, INCIDENT, write_markdown(rows, report.facts, asked.repeats))
+        fill_marks(outputs.write, INCIDENT, write_markdown(rows, report.facts, asked.repeats, asked.options()))
     missed = [row.name for row in rows if row.met is False]
     if missed:
         fail(f"Headrace missed: {', '.join(missed)}. The load of the machine is in the head of the table.", EXIT_FAILED)

@@ -250,15 +250,16 @@ def cells(row: Row) -> tuple[str, ...]:
     return row.name, row.incident, str(row.before), str(row.after), shown, met
 
 
-def write_markdown(rows: Sequence[Row], facts: dict[str, str], runs: int = 1) -> str:
+def write_markdown(rows: Sequence[Row], facts: dict[str, str], runs: int = 1, options: str = "") -> str:
     """Return the table for a document, and below it what it was taken with.
 
     Args:
         rows: The rows.
         facts: What they depend on.
         runs: How many there were.
+        options: Those of the command that changed the load, each with a space before it.
     """
-    option = f" --repeats {runs}`, medians with their extremes," if runs > 1 else "`"
+    option = f"{options} --repeats {runs}`, medians with their extremes," if runs > 1 else f"{options}`"
     lines = [COLUMNS, ["---", "---", "---:", "---:", "---", "---"], *map(cells, rows)]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     taken = f"{facts['machine']}, Python {facts['python']}, {facts['server']}; load {facts['load']}"
