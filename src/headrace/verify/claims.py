@@ -159,7 +159,8 @@ class ReliefOfRunning(Claim[Sequence[Snapshot]]):
         grade, words = _rarity(_recent(closest))
         count = sum(len(_recent(one)) for one in evidence)
         share = max(one.memory.used_bytes / max(1, one.memory.budget_bytes) for one in evidence)
-        rare = f"{count} in all (processes: {len(evidence)})" if grade is Grade.PASS else f"{words}, in process {closest.pid}"
+        seldom = f"{count} in all (processes: {len(evidence)})"
+        rare = seldom if grade is Grade.PASS else f"{words}, in process {closest.pid}"
         return self.found(
             worst([grade, grade_below(share, USED_GOOD, USED_FAIR)]),
             f"{rare}; the fullest uses {share:.0%}",
