@@ -22,7 +22,7 @@ from headrace.errors import OptionError
 from headrace.fleet.snapshot import MemoryFigures, Snapshot
 from headrace.histogram import Quantiles
 from headrace.settings import load_settings
-from headrace.verify.ci import append_summary, write_junit
+from headrace.verify.ci import append_summary, save_junit, write_junit
 from headrace.verify.claims import ReliefOfRunning
 from headrace.verify.compare import compare
 from headrace.verify.course import QUICK
@@ -177,6 +177,14 @@ def test_junit_counts_what_did_not_pass_and_holds_the_remedy() -> None:
     assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("4", "2", "1")
     assert [failure.get("type") for failure in suite.iter("failure")] == ["fail", "partial"]
     assert all("Do <this> & that." in (failure.text or "") for failure in suite.iter("failure"))
+
+
+def test_junit_makes_its_folder_and_names_what_cannot_be_written(tmp_path: Path) -> None:
+    save_junit(tmp_path / "results" / "verify.xml", [outcome("good")], 1.0)
+
+    assert ET.parse(tmp_path / "results" / "verify.xml").getroot()[0].get("tests") == "1"
+    with pytest.raises(OptionError, match=r"--junit .*/verify\.xml/a\.xml: .*\. Name a file that can be written\."):
+        save_junit(tmp_path / "results" / "verify.xml" / "a.xml", [outcome("good")], 1.0)
 
 
 def test_the_summary_of_a_job_begins_with_what_failed(tmp_path: Path) -> None:

@@ -88,12 +88,13 @@ def _show(found: Found, folder: Path | None, junit: Path | None, *, as_json: boo
     else:
         print_outcomes(report.outcomes, report.verdict)
         typer.echo(f"Course {report.course}, {report.seconds:.0f} s, on {report.server or 'an unknown server'}")
-    append_summary(os.environ, report.outcomes, report.verdict)
-    if junit is not None:
-        save_junit(junit, report.outcomes, report.seconds)
+    # The evidence first: a file that cannot be written must not cost what a run has found.
     if folder is not None:
         digest = write_bundle(report, folder)
         typer.echo(f"Evidence in {folder}; SHA-256 of its manifest {digest}", err=as_json)
+    append_summary(os.environ, report.outcomes, report.verdict)
+    if junit is not None:
+        save_junit(junit, report.outcomes, report.seconds)
 
 
 def _check(folder: Path, *, as_json: bool) -> None:

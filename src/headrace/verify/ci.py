@@ -52,12 +52,13 @@ def write_summary(outcomes: Sequence[Outcome], verdict: Verdict) -> str:
 
 
 def save_junit(path: Path, outcomes: Sequence[Outcome], seconds: float) -> None:
-    """Write the file.
+    """Write the file, and make its folder when missing, as `--report` does.
 
     Raises:
         OptionError: It cannot be written.
     """
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(write_junit(outcomes, seconds), encoding="utf-8")
     except OSError as error:
         raise OptionError(f"--junit {path}: {error.strerror}. Name a file that can be written.") from error
