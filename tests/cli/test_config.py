@@ -55,6 +55,15 @@ def test_a_line_without_a_terminal_holds_one_setting() -> None:
 
 
 @pytest.mark.usefixtures("_clean")
+def test_a_narrow_terminal_shows_every_name_whole() -> None:
+    result = CliRunner().invoke(config, ["show", "--local"], env={"FORCE_COLOR": "1", "COLUMNS": "80"})
+
+    assert all(setting.variable in result.stdout for setting in SETTINGS)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in result.stdout
+    assert "140 columns wide, or with --json" in result.stdout
+
+
+@pytest.mark.usefixtures("_clean")
 def test_a_wrong_setting_ends_with_code_2_and_its_name(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("QUEUE_CONCURRENCY=fast\n")
 

@@ -134,6 +134,18 @@ def test_a_terminal_gets_a_table_with_values_as_they_are(monkeypatch: pytest.Mon
     assert "\x1b[" in text
 
 
+@pytest.mark.parametrize("width", [40, 55, 200])
+def test_a_narrow_terminal_cuts_no_id_and_no_word(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(width))
+    row = ("8847y0hp77mg000001", "shop.fetch", "ConnectionError: no answer from example.com")
+
+    text = printed(lambda: print_table(("id", "task", "error"), [row]))
+
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+    assert all(word in text for word in (*row[:2], *row[2].split()))
+
+
 def test_facts_are_aligned_and_lines_of_a_value_stay_below_it() -> None:
     text = printed(lambda: print_facts([("id", "j1"), ("error", "a\nb")]))
 

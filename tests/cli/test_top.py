@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from headrace.cli.top_show import Table
 from headrace.errors import PoolTimeout
 from tests.cli.command import Command, run_with
 from tests.live import working
@@ -202,6 +203,33 @@ def test_on_a_terminal_it_draws_until_ctrl_c_and_gives_the_terminal_back(app: He
     assert "done/s" in text
     # The other screen of the terminal is entered and left.
     assert text.count("\x1b[?1049h") == text.count("\x1b[?1049l") == 1
+
+
+@pytest.mark.parametrize(
+    ("width", "columns", "title"),
+    [
+        (32, ("queue", "paused", "waiting", "oldest"), "queues"),
+        (31, ("queue", "paused", "waiting"), "queues (no room for oldest)"),
+        (5, ("queue", "paused"), "queues (no room for waiting, oldest)"),
+    ],
+)
+def test_a_narrow_terminal_loses_the_last_columns_and_never_the_names(
+    width: int, columns: tuple[str, ...], title: str
+) -> None:
+    table = Table(
+        "queues", ("queue", "paused", "waiting", "oldest"), [("films", False, 12, "1.5 days"), ("m", True, 0, None)]
+    )
+
+    found = table.fit(width)
+
+    assert (found.columns, found.title) == (columns, title)
+    assert [len(row) for row in found.rows] == [len(columns)] * 2
+
+
+def test_a_long_text_is_folded_before_a_column_is_left_out() -> None:
+    table = Table("holders", ("taken at", "held s"), [("a/very/long/path/to/a/module.py:120", 1.5)])
+
+    assert table.fit(20) == table
 
 
 @pytest.mark.usefixtures("busy")

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 PATIENCE = 2.0
 #: Processes that are named for one setting.
 NAMED = 5
+#: Columns of a terminal that has room for what a setting means.
+WIDE = 140
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,15 +206,20 @@ def _print_table(rows: Sequence[SettingRow]) -> None:
 
     # Why: a value such as redis://[fe80::1] or a:key:b would be read as markup or as an emoji.
     console = Console(markup=False, emoji=False, highlight=False)
-    table = Table(
-        "setting", "value", "source", "default", "allowed", "change", "meaning", box=None, header_style="bold"
-    )
+    # Why: a setting whose name is cut cannot be set.
+    names = max((len(row.name) for row in rows), default=0)
+    is_wide = console.width >= WIDE
+    more = ("allowed", "meaning") if is_wide else ()
+    table = Table(box=None, header_style="bold")
+    table.add_column("setting", no_wrap=True, min_width=names)
+    for column in ("value", "source", "default", "change", *more):
+        table.add_column(column, overflow="fold")
     for row in rows:
-        style = "dim" if row.source == "default" else ""
-        table.add_row(
-            row.name, row.shown, row.source, show_value(row.default), row.bounds, row.change, row.text, style=style
-        )
+        cells = (row.name, row.shown, row.source, show_value(row.default), row.change, row.bounds, row.text)
+        table.add_row(*cells[: 5 + len(more)], style="dim" if row.source == "default" else "")
     console.print(table)
+    if not is_wide:
+        console.print(f"What is allowed and what each means: {WIDE} columns wide, or with --json.")
 
 
 def _may_answer(settings: Settings) -> bool:

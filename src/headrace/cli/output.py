@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
 
@@ -35,6 +35,8 @@ __all__ = [
     "print_table",
 ]
 
+#: Cells between two columns of a table.
+GAP: Final = 2
 #: Annotation of the option `--json`: `def show(*, as_json: JsonOption = False)`.
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
 
@@ -143,15 +145,41 @@ def exit_on_error() -> Iterator[None]:
 
 
 def _print_rich(columns: Sequence[str], rows: list[list[str]], right: Sequence[str]) -> None:
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
 
     # Why: a value such as [bold] or :key: in a job's argument is data, not markup.
     console = Console(file=sys.stdout, markup=False, emoji=False, highlight=False)
+    room = console.width - GAP * (len(columns) - 1)
+    cells = list(zip(columns, *rows, strict=True))
+    whole = [max(map(cell_len, column)) for column in cells]
+    words = [max(cell_len(word) for cell in column for word in cell.split() or [""]) for column in cells]
+    # Why: an id or a name that is cut cannot be copied. Texts are folded between words; where that is not enough, the
+    # terminal folds the lines, and what would be longer than two of its lines is folded within words.
+    if sum(words) > room and sum(whole) <= room + console.width:
+        print_lines(columns, rows, right=right)
+        return
+    widths: list[int] | list[None] = share_out(room, words, whole) if sum(words) <= room else [None] * len(columns)
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        options: dict[str, Any] = {"justify": "right"} if column in right else {}
-        table.add_column(column, **options)
+    for column, width in zip(columns, widths, strict=True):
+        table.add_column(column, width=width, overflow="fold", justify="right" if column in right else "left")
     for row in rows:
         table.add_row(*row)
     console.print(table)
+
+
+def share_out(room: int, least: Sequence[int], most: Sequence[int]) -> list[int]:
+    """Divide the cells of a line among columns: each gets its least, and then those that want few more come first.
+
+    Example:
+        >>> share_out(30, [4, 6, 5], [4, 9, 40])
+        [4, 9, 17]
+    """
+    widths, left = list(least), room - sum(least)
+    order = sorted(range(len(widths)), key=lambda at: most[at] - least[at])
+    for place, at in enumerate(order):
+        more = min(most[at] - least[at], left // (len(order) - place))
+        widths[at] += more
+        left -= more
+    return widths

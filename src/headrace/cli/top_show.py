@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 MIB: Final = 1_048_576
 #: Rows of one table on a terminal; the busiest come first, and the rest is counted.
 ROWS: Final = 20
+#: Cells that a text is folded to at most on a narrow terminal, and those between two columns.
+FOLDED: Final = 12
+GAP: Final = 2
 #: A duty that starts later than this is worth a look, seconds.
 LATE: Final = 0.25
 
@@ -33,6 +36,32 @@ class Table(NamedTuple):
         if len(self.rows) <= most:
             return self
         return self._replace(rows=self.rows[:most], title=f"{self.title}, {len(self.rows) - most} more")
+
+    def fit(self, width: int) -> Table:
+        """Return the table without the last columns that a terminal has no room for; its title says which.
+
+        The texts stay, and the first column of numbers behind them: a number says nothing without its name.
+        """
+        taken = -GAP
+        for at, least in enumerate(self.widths()):
+            taken += GAP + least
+            if taken > width and at > self.texts:
+                left_out = ", ".join(self.columns[at:])
+                rows = [row[:at] for row in self.rows]
+                return self._replace(
+                    columns=self.columns[:at], rows=rows, title=f"{self.title} (no room for {left_out})"
+                )
+        return self
+
+    def widths(self) -> list[int]:
+        """Return how many cells each column needs at least; a long text may be folded."""
+        from rich.cells import cell_len
+
+        found = []
+        for at, column in enumerate(self.columns):
+            natural = max([cell_len(column), *(cell_len(format_value(row[at])) for row in self.rows)])
+            found.append(min(natural, max(cell_len(column), FOLDED)) if at < self.texts else natural)
+        return found
 
 
 def tables(view: View, process: str | None) -> list[Table]:
@@ -111,7 +140,7 @@ class Screen:
         from rich.text import Text
 
         parts: list[Any] = [Text(headline(view), style="bold")]
-        parts += [_rich(table.cut(ROWS)) for table in tables(view, process)]
+        parts += [_rich(table.cut(ROWS).fit(self._console.width)) for table in tables(view, process)]
         parts.append(Text("Ctrl+C ends; -p PID shows one process in full", style="dim"))
         self._live.update(Group(*parts), refresh=True)
 
@@ -120,8 +149,10 @@ def _rich(table: Table) -> Any:
     from rich.table import Table as RichTable
 
     drawn = RichTable(box=None, header_style="bold cyan", pad_edge=False, title=table.title, title_justify="left")
-    for at, column in enumerate(table.columns):
-        drawn.add_column(column, justify="left" if at < table.texts else "right", no_wrap=at >= table.texts)
+    for at, (column, least) in enumerate(zip(table.columns, table.widths(), strict=True)):
+        drawn.add_column(
+            column, justify="left" if at < table.texts else "right", no_wrap=at >= table.texts, min_width=least
+        )
     for row in table.rows:
         drawn.add_row(*(format_value(value) for value in row))
     return drawn
