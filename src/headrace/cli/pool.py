@@ -70,7 +70,8 @@ def _print(settings: Settings, found: Sizing) -> None:
 
     columns = ("consumer", "process", "fleet", "for")
     rows = [(row.consumer, row.process, row.fleet, row.text) for row in found.rows]
-    rows.append(("needed", found.need, found.fleet_need, "all of them"))
+    rest = f"all of them; {found.links} and {found.fleet_links} without clients that borrow"
+    rows.append(("needed", found.need, found.fleet_need, rest))
     rows.append(
         ("allowed", found.maximum, found.places, f"maxima; processes of the fleet, this one counted: {found.processes}")
     )
