@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -32,6 +33,9 @@ settings.register_profile("headrace", deadline=None, print_blob=True)
 # Why: the same examples each time where a red run blocks others; who works here gets new ones each time.
 settings.register_profile("ci", settings.get_profile("headrace"), derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI") else "headrace")
+# Why: a shell that runs the tests in the background has them ignore SIGINT, and so would every command that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
