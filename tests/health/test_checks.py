@@ -216,7 +216,9 @@ def test_facts_give_a_status(name: str, facts: dict[str, str], status: CheckStat
     assert check.status is status
 
 
-@pytest.mark.parametrize(("skew", "error", "status"), [(0.9, 0.0, OK), (-3.0, 0.1, WARN), (3.0, 2.5, OK)])
+@pytest.mark.parametrize(
+    ("skew", "error", "status"), [(0.9, 0.0, OK), (-3.0, 0.1, WARN), (3.0, 2.5, OK), (-61.0, 0.5, BAD)]
+)
 def test_a_skew_within_its_error_is_none(skew: float, error: float, status: CheckStatus) -> None:
     (check,) = [check for check in run_checks(Seen(Facts({}), skew=skew, skew_error=error)) if "skew" in check.name]
 

@@ -113,14 +113,17 @@ def test_a_misspelt_setting_fails_with_the_name_that_was_meant(
     assert found["remedy"] == "Rename REDIS_MAX_CONECTIONS to REDIS_MAX_CONNECTIONS."
 
 
-def test_a_clock_that_stands_wrong_is_partial(doctor: Doctor, own_server: PrivateServer, tmp_path: Path) -> None:
-    with ShiftedClock(tmp_path, own_server.url, 90.0) as way:
+@pytest.mark.parametrize(("seconds", "code", "grade"), [(10, 1, "partial"), (90, 2, "fail")])
+def test_a_clock_that_stands_wrong_is_partial_and_fails_by_more_than_a_minute(
+    doctor: Doctor, own_server: PrivateServer, tmp_path: Path, seconds: int, code: int, grade: str
+) -> None:
+    with ShiftedClock(tmp_path, own_server.url, seconds) as way:
         done = doctor(way.url)
 
         assert way.shifted
     found = check(done, "clock skew")
-    assert (done.code, found["grade"]) == (1, "partial")
-    assert found["measured"].startswith(("the server is 90.", "the server is 89."))
+    assert (done.code, found["grade"]) == (code, grade)
+    assert found["measured"].startswith((f"the server is {seconds}.", f"the server is {seconds - 1}."))
     assert "NTP" in found["remedy"]
 
 

@@ -24,6 +24,7 @@ from headrace.histogram import Quantiles
 from headrace.settings import load_settings
 from headrace.verify.ci import append_summary, save_junit, write_junit
 from headrace.verify.claims import ReliefOfRunning
+from headrace.verify.claims_workers import Dead, WorkersLive, WorkersSeen
 from headrace.verify.compare import compare
 from headrace.verify.course import QUICK
 from headrace.verify.evidence import DrillEvidence, Ended, LoadEvidence, LogLine, Look, Sample, Stored
@@ -278,6 +279,27 @@ def test_a_running_process_that_is_nearly_full_is_found(used: int, grade: Grade)
     found = ReliefOfRunning().judge(fleet)
 
     assert (found.grade, found.figures["share"]) == (grade, used / 100)
+
+
+@pytest.mark.parametrize(
+    ("ago", "held", "replaced", "grade"),
+    [
+        (20.0, 3, True, Grade.FAIL),
+        (5_000.0, 0, False, Grade.FAIL),
+        (20.0, 0, True, Grade.PARTIAL),
+        (5_000.0, 0, True, Grade.PASS),
+    ],
+)
+def test_a_dead_worker_counts_until_others_do_its_work_and_for_a_while(
+    ago: float,
+    held: int,
+    replaced: bool,  # noqa: FBT001 - columns of the table above
+    grade: Grade,
+) -> None:
+    found = WorkersLive().judge(WorkersSeen(1, [Dead("a1", "host", 7, ago, held, replaced)]))
+
+    assert found.grade is grade
+    assert ("pid 7 on host" in found.measured) is (grade is not Grade.PASS)
 
 
 def test_a_lost_or_doubled_job_fails_the_drill() -> None:

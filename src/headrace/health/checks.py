@@ -37,6 +37,7 @@ BLOCKED_WARN: Final = 0.5
 LAG_WARN: Final = 10.0
 LAG_WARN_BYTES: Final = 16 * 2**20
 SKEW_WARN: Final = 1.0
+SKEW_BAD: Final = 60.0
 #: A snapshot older than this with changes since is late, seconds.
 SNAPSHOT_WARN: Final = 3_600.0
 
@@ -248,7 +249,8 @@ def check_skew(seen: Seen) -> Check:
     """Compare the server's clock with ours."""
     status, measured = UNKNOWN, "the server does not tell its time"
     if seen.skew is not None:
-        status = WARN if abs(seen.skew) - seen.skew_error > SKEW_WARN else OK
+        least = abs(seen.skew) - seen.skew_error
+        status = BAD if least > SKEW_BAD else WARN if least > SKEW_WARN else OK
         way = "ahead of" if seen.skew >= 0 else "behind"
         measured = f"the server is {abs(seen.skew):.3f} s {way} this machine, within {seen.skew_error:.3f} s"
     return Check(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from headrace.pool.cluster_link import ClusterLink
 from headrace.sizing.facts import UNSEEN, connected_processes
 from headrace.verify.claim import PROMISE, Claim
-from headrace.verify.outcome import Grade, Outcome
+from headrace.verify.outcome import Grade, Outcome, worst
 
 if TYPE_CHECKING:
     from headrace.pool.carrier import Carrier
@@ -20,18 +20,45 @@ if TYPE_CHECKING:
 MOST_QUEUES: Final = 100
 MOST_DEAD: Final = 20
 NAMED: Final = 5
+#: A worker that died so long ago, seconds, says nothing of now when others do its work.
+LONG_AGO: Final = 900.0
 
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """A worker that is registered and has no connection; `held` is how many jobs it still holds."""
+    """A worker that is registered and has no connection.
+
+    Attributes:
+        name: Its id.
+        host: The machine that it ran on.
+        pid: Its process there.
+        ago: When it was last seen, seconds ago.
+        held: Jobs that it still holds.
+        replaced: Whether others serve all of its queues.
+    """
 
     name: str
     host: str
     pid: int
-    queues: tuple[str, ...]
-    seen: float
+    ago: float
     held: int
+    replaced: bool
+
+    @property
+    def grade(self) -> Grade:
+        """How bad it is: others may have taken over what it did."""
+        if self.held or not self.replaced:
+            return Grade.FAIL
+        return Grade.PARTIAL if self.ago < LONG_AGO else Grade.PASS
+
+    def __str__(self) -> str:
+        """Say what became of it."""
+        return (
+            f"worker {self.name} (pid {self.pid} on {self.host}) is registered and has no connection: it died or is "
+            f"cut off, and was last seen {self.ago:.0f} s ago; "
+            + ("others serve its queues; " if self.replaced else "")
+            + f"jobs that it holds: {self.held}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +87,8 @@ class WorkersLive(Claim[WorkersSeen]):
     remedy = "Start the worker again, under something that restarts it (systemd, Kubernetes, --processes)."
 
     def judge(self, evidence: WorkersSeen) -> Outcome:
-        """Name who has gone and what waits."""
-        dead = [
-            f"worker {each.name} (pid {each.pid} on {each.host}) is registered and has no connection: it died or is "
-            f"cut off; jobs that it holds: {each.held}"
-            for each in evidence.dead[:NAMED]
-        ]
+        """Name who has gone and what waits; one whose work others do is worth a look for a while, and no more."""
+        dead = [str(each) for each in evidence.dead if each.grade is not Grade.PASS][:NAMED]
         waiting = [
             f"jobs that wait in queue '{queue}', which no worker serves: {count}"
             for queue, count in list(evidence.waiting.items())[:NAMED]
@@ -76,9 +99,10 @@ class WorkersLive(Claim[WorkersSeen]):
             remedy += " Its jobs are taken back by another worker when its lease has run out."
         elif waiting:
             remedy = f"Start a worker for {', '.join(evidence.waiting)}: `headrace worker module:app -q NAME`."
+        gone = f"gone long ago, and others do their work: {len(evidence.dead)}" if evidence.dead else "none gone"
         return self.found(
-            Grade.FAIL if dead or waiting else Grade.PASS,
-            "; ".join([*dead, *waiting]) or f"{evidence.alive} there, none gone",
+            worst([Grade.FAIL if waiting else Grade.PASS, *(each.grade for each in evidence.dead)]),
+            "; ".join([*dead, *waiting]) or f"{evidence.alive} there, {gone}",
             evidence.how,
             remedy=remedy,
             figures=figures,
@@ -99,11 +123,12 @@ async def look_at_workers(session: Session) -> WorkersSeen:
         how = f"registry of workers; gone is who was not seen for {UNSEEN:.0f} s, as CLIENT LIST does not tell all"
     now = time.time()
     gone = {name: facts for name, facts in workers.items() if _is_gone(facts, connected, now)}
+    served = {queue for name, facts in workers.items() if name not in gone for queue in facts.queues}
     dead = []
     for name, facts in list(gone.items())[:MOST_DEAD]:
         held = [len(await store.mine(control, queue, name)) for queue in facts.queues[:MOST_QUEUES]]
-        dead.append(Dead(name, facts.host, facts.pid, tuple(facts.queues), facts.seen, sum(held)))
-    served = {queue for name, facts in workers.items() if name not in gone for queue in facts.queues}
+        ago, replaced = max(0.0, now - facts.seen), served.issuperset(facts.queues)
+        dead.append(Dead(name, facts.host, facts.pid, ago, sum(held), replaced))
     waiting: dict[str, int] = {}
     for queue in (await store.queue_names(control))[:MOST_QUEUES]:
         if queue not in served and (counts := await store.stats(control, queue)).waiting and not counts.paused_since_ms:
