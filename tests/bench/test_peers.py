@@ -89,7 +89,7 @@ def test_an_interrupt_ends_the_server_and_the_folder(tmp_path: Path, number: sig
 
         _, errors = process.communicate(timeout=30)
     assert first.startswith("repeat 1 of 1000")
-    assert process.returncode == 128 + number
+    assert process.returncode == 128 + number, errors
     assert "interrupted" in errors
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
