@@ -6,13 +6,11 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from headrace.pool.cluster_link import ClusterLink
-from headrace.sizing.facts import UNSEEN, connected_processes
+from headrace.sizing.facts import UNSEEN
 from headrace.verify.claim import PROMISE, Claim
 from headrace.verify.outcome import Grade, Outcome, worst
 
 if TYPE_CHECKING:
-    from headrace.pool.carrier import Carrier
     from headrace.session import Session
     from headrace.store.replies import WorkerFacts
 
@@ -117,7 +115,7 @@ async def look_at_workers(session: Session) -> WorkersSeen:
     """
     store, control = session.store, session.control
     workers = await store.workers(control)
-    connected = await _connected(control)
+    connected = await session.connected()
     how = "registry of workers against CLIENT LIST"
     if connected is None:
         how = f"registry of workers; gone is who was not seen for {UNSEEN:.0f} s, as CLIENT LIST does not tell all"
@@ -140,8 +138,3 @@ def _is_gone(facts: WorkerFacts, connected: set[str] | None, now: float) -> bool
     if connected is None:
         return now - facts.seen > UNSEEN
     return f"{facts.host}:{facts.pid}" not in connected
-
-
-async def _connected(control: Carrier) -> set[str] | None:
-    """Return host and process of each connection of an app; None where they cannot all be seen."""
-    return None if isinstance(control, ClusterLink) else await connected_processes(control)
